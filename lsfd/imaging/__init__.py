@@ -1,0 +1,1 @@
+"""Image files, colour and MATLAB-exact bicubic: arrays in, arrays out."""

@@ -1,0 +1,1 @@
+"""Using a network: one image, a large image in tiles, a whole folder."""

@@ -1,0 +1,126 @@
+"""PSNR and SSIM as super-resolution papers measure them.
+
+Both take 8-bit images, leave out a border (the papers: as many pixels as the scale) and look at
+the luma channel, which is not rounded. So measured, RCAN's own x4 results for Set5 score their
+published 32.63 dB and 0.9002.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lsfd.errors import LsfdError
+from lsfd.imaging.color import rgb_to_y
+
+Channel = Literal["y", "rgb"]
+
+_PEAK = 255.0
+_SSIM_WINDOW = 11
+_SSIM_SIGMA = 1.5
+_C1 = (0.01 * _PEAK) ** 2
+_C2 = (0.03 * _PEAK) ** 2
+
+
+def psnr(
+    sr: NDArray[np.uint8], hr: NDArray[np.uint8], crop_border: int, channel: Channel = "y"
+) -> float:
+    """Return the peak signal-to-noise ratio, ``10 log10(255^2 / mse)``, in dB.
+
+    Args:
+        sr: the image to judge, uint8, H x W x 3, RGB.
+        hr: the image it should be, of the same shape.
+        crop_border: pixels left out on each side.
+        channel: ``"y"``: the luma; ``"rgb"``: all three channels together.
+
+    Returns:
+        dB; ``inf`` for images that are equal inside the border.
+
+    Raises:
+        LsfdError: the shapes differ, an image is not uint8 H x W x 3, or nothing is left inside
+            the border.
+    """
+    first, second = _channels(sr, hr, crop_border, channel, smallest=1)
+    mse = float(np.mean(np.square(first - second)))
+    return 10.0 * math.log10(_PEAK**2 / mse) if mse > 0 else math.inf
+
+
+def ssim(
+    sr: NDArray[np.uint8], hr: NDArray[np.uint8], crop_border: int, channel: Channel = "y"
+) -> float:
+    """Return the structural similarity of Wang et al. (IEEE TIP 2004).
+
+    Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03, mean over the windows
+    that lie wholly inside the image. Arguments and errors as for :func:`psnr`; ``"rgb"`` is the
+    mean of the three channels, and 11 x 11 pixels must be left inside the border.
+
+    Returns:
+        -1..1; 1 for equal images.
+    """
+    x, y = _channels(sr, hr, crop_border, channel, smallest=_SSIM_WINDOW)
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    product = mean_x * mean_y
+    squares = mean_x * mean_x + mean_y * mean_y
+    covariance = _window_mean(x * y) - product
+    # The formula holds only the sum of the two variances: one filtering does for both.
+    variances = _window_mean(x * x + y * y) - squares
+    similarity = (2 * product + _C1) * (2 * covariance + _C2)
+    similarity /= (squares + _C1) * (variances + _C2)
+    return float(similarity.mean())
+
+
+def mean_score(values: Iterable[float]) -> tuple[float, int]:
+    """Return the mean of the scores that are not infinite, and how many are infinite.
+
+    Identical images have an infinite PSNR, which must neither make a whole set infinite nor
+    vanish from its mean unsaid. When all are infinite, so is the mean.
+
+    Raises:
+        LsfdError: there are no values.
+    """
+    scores = list(values)
+    if not scores:
+        raise LsfdError("there are no scores to take the mean of")
+    counted = [score for score in scores if not math.isinf(score)]
+    mean = math.fsum(counted) / len(counted) if counted else math.inf
+    return mean, len(scores) - len(counted)
+
+
+def _channels(
+    sr: NDArray[np.uint8],
+    hr: NDArray[np.uint8],
+    crop_border: int,
+    channel: Channel,
+    smallest: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both images without border as float64: H x W luma, or H x W x 3."""
+    if sr.shape != hr.shape:
+        raise LsfdError(f"only images of one shape can be compared, not {sr.shape} and {hr.shape}")
+    for image in (sr, hr):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise LsfdError(
+                f"scores are for uint8 images H x W x 3, not {image.dtype} of shape {image.shape}"
+            )
+    height, width = sr.shape[0] - 2 * crop_border, sr.shape[1] - 2 * crop_border
+    if crop_border < 0 or min(height, width) < smallest:
+        raise LsfdError(
+            f"an image of {sr.shape[1]}x{sr.shape[0]} pixels is too small to score: without a "
+            f"border of {crop_border} on each side, {smallest}x{smallest} pixels must be left"
+        )
+    inside = np.s_[crop_border : crop_border + height, crop_border : crop_border + width]
+    if channel == "y":
+        return rgb_to_y(sr[inside]), rgb_to_y(hr[inside])
+    return sr[inside].astype(np.float64), hr[inside].astype(np.float64)
+
+
+def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the Gaussian mean around each pixel whose window lies inside the image."""
+    kernel = cv2.getGaussianKernel(_SSIM_WINDOW, _SSIM_SIGMA)
+    edge = _SSIM_WINDOW // 2
+    filtered = cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel)
+    return np.asarray(filtered[edge:-edge, edge:-edge], np.float64)

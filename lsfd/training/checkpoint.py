@@ -1,0 +1,106 @@
+"""Checkpoints: everything that a run needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lsfd.errors import LsfdError
+
+FORMAT = 1
+SUFFIX = ".state"
+TEMPORARY = ".tmp"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint so that ``path`` holds either the whole of it or what it held before.
+
+    Args:
+        path: final name.
+        state: tensors, numbers, strings and containers of them.
+
+    Raises:
+        LsfdError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise LsfdError(
+            f"{path}: the checkpoint could not be written ({error}); free space or change "
+            "path.experiments_root, then resume with --auto_resume"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, never executing code from it.
+
+    Raises:
+        LsfdError: it is missing, damaged, or not one of ours.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise LsfdError(f"{path}: there is no such checkpoint") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise LsfdError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise LsfdError(
+            f"{path}: not a training state of this version of lsfd; give one from the run's "
+            "training_states folder"
+        )
+    return state
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return a run's checkpoints, newest (most iterations) first."""
+    numbered = [
+        (int(match[1]), path)
+        for path in folder.glob(f"*{SUFFIX}")
+        if (match := re.fullmatch(r"(\d+)\.state", path.name))
+    ]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def remove_old(folder: Path, keep: int) -> None:
+    """Delete all but the ``keep`` newest checkpoints, and what a killed process half wrote."""
+    for path in [*checkpoints(folder)[keep:], *folder.glob(f"*{TEMPORARY}")]:
+        path.unlink(missing_ok=True)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of the random generators of Python, NumPy and torch."""
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put the random generators back to where :func:`random_state` found them."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
