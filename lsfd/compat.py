@@ -36,9 +36,7 @@ def _define_missing_torchvision_operators() -> None:
         return  # The real operators are there; defining them again would be an error.
     library_fragment = torch.library.Library("torchvision", "FRAGMENT")
     library_fragment.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library_fragment.define(
-        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-    )
+    library_fragment.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _torchvision_schemas = library_fragment  # The definitions live as long as this object.
 
 

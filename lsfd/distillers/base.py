@@ -95,7 +95,9 @@ class Distiller(nn.Module, ABC):
         super().__init__()
         for term, weight in (weights or {}).items():
             if term not in self.default_weights:
-                raise LsfdError(f"weights.{term}: unknown term{nearest(term, self.default_weights)}")
+                raise LsfdError(
+                    f"weights.{term}: unknown term{nearest(term, self.default_weights)}"
+                )
             if weight < 0:
                 raise LsfdError(f"weights.{term}: a weight must be at least 0, not {weight}")
         self.setting = setting

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lsfd.distillers.base import DistillationBatch, Distiller, Setting, register
-from lsfd.distillers.regressor import regressors
+from lsfd.distillers.regressor import Regressors
 
 
 @register
@@ -43,19 +43,18 @@ class FitNet(Distiller):
             distance: ``l2`` as in the paper, or ``l1``.
         """
         super().__init__(setting, weights)
-        self.regressors = regressors(setting, kernel)
+        self.regressors = Regressors(setting, kernel)
         self.distance = distance
 
     def forward(self, batch: DistillationBatch) -> dict[str, Tensor]:
         """Return ``{"feature": ...}``."""
-        losses = []
-        for taps, layers, features in zip(
-            self.setting.taps, self.regressors, batch.teacher_features, strict=True
-        ):
-            for tap, layer in zip(taps, layers, strict=True):
-                projected = layer(batch.student_features[tap.student]).float()
-                losses.append(self._distance(projected, features[tap.teacher].float()))
-        return {"feature": torch.stack(losses).sum() / len(self.setting.taps)}
+        teachers = range(len(self.setting.taps))
+        losses = [
+            self._distance(student, target)
+            for teacher in teachers
+            for student, target in self.regressors(batch, teacher)
+        ]
+        return {"feature": torch.stack(losses).sum() / len(teachers)}
 
     def _distance(self, projected: Tensor, target: Tensor) -> Tensor:
         if self.distance == "l1":

@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from lsfd.distillers.base import DistillationBatch, Distiller, Setting, register
 from lsfd.distillers.output import output_loss
-from lsfd.distillers.regressor import regressors
+from lsfd.distillers.regressor import Regressors
 
 Distance = Literal["l1", "l2", "l2_normalized"]
 Attention = Literal["feature", "output", "teacher_error", "none"]
@@ -52,9 +52,8 @@ def feature_distance(student: Tensor, teacher: Tensor, distance: Distance) -> Te
             unit length (summed over channels: 0..4).
 
     Returns:
-        B x 1 x h x w, float32, at least 0.
+        B x 1 x h x w, at least 0.
     """
-    student, teacher = student.float(), teacher.float()
     if distance == "l1":
         return (teacher - student).abs().mean(1, keepdim=True)
     if distance == "l2":
@@ -144,7 +143,7 @@ class LSFD(Distiller):
             shared: whether all taps share one attention, made from the mean of their maps.
         """
         super().__init__(setting, weights)
-        self.regressors = regressors(setting, kernel)
+        self.regressors = Regressors(setting, kernel)
         self.distance = distance
         self.attention = attention
         self.normalization = normalization
@@ -165,14 +164,8 @@ class LSFD(Distiller):
     def distances(self, batch: DistillationBatch, teacher: int = 0) -> list[Tensor]:
         """Return for each pair of taps the map of distances, B x 1 x h x w."""
         return [
-            feature_distance(
-                layer(batch.student_features[tap.student]),
-                batch.teacher_features[teacher][tap.teacher],
-                self.distance,
-            )
-            for tap, layer in zip(
-                self.setting.taps[teacher], self.regressors[teacher], strict=True
-            )
+            feature_distance(student, target, self.distance)
+            for student, target in self.regressors(batch, teacher)
         ]
 
     def attention_maps(
@@ -185,15 +178,12 @@ class LSFD(Distiller):
             sources = list(distances)
         else:
             reference = batch.student if self.attention == "output" else batch.gt
-            difference = image_difference(
-                batch.teachers[teacher], reference, self.setting.scale
-            )
+            difference = image_difference(batch.teachers[teacher], reference, self.setting.scale)
             sources = [difference] * len(distances)
         if self.detach:
             sources = [source.detach() for source in sources]
         if self.shared:
             sources = [torch.stack(sources).mean(0)] * len(sources)
         return [
-            normalized_attention(source, self.normalization, self.temperature)
-            for source in sources
+            normalized_attention(source, self.normalization, self.temperature) for source in sources
         ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
-from lsfd.distillers.base import Setting
+from lsfd.distillers.base import DistillationBatch, Setting
 
 
 def regressor(student_channels: int, teacher_channels: int, kernel: int) -> nn.Conv2d:
@@ -28,11 +28,28 @@ def regressor(student_channels: int, teacher_channels: int, kernel: int) -> nn.C
     return layer
 
 
-def regressors(setting: Setting, kernel: int) -> nn.ModuleList:
-    """Return, for each teacher, the list of one regressor for each pair of taps."""
-    return nn.ModuleList(
-        nn.ModuleList(
-            regressor(tap.student_channels, tap.teacher_channels, kernel) for tap in taps
+class Regressors(nn.Module):
+    """For each teacher, one regressor for each pair of taps."""
+
+    def __init__(self, setting: Setting, kernel: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            regressor(tap.student_channels, tap.teacher_channels, kernel)
+            for taps in setting.taps
+            for tap in taps
         )
-        for taps in setting.taps
-    )
+        self._setting = setting
+
+    def forward(self, batch: DistillationBatch, teacher: int) -> list[tuple[Tensor, Tensor]]:
+        """Return (student feature through its regressor, teacher feature) for each pair of taps.
+
+        Both are float32, B x Ct x h x w.
+        """
+        first = sum(len(taps) for taps in self._setting.taps[:teacher])
+        return [
+            (
+                self.layers[first + index](batch.student_features[tap.student]).float(),
+                batch.teacher_features[teacher][tap.teacher].float(),
+            )
+            for index, tap in enumerate(self._setting.taps[teacher])
+        ]

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from lsfd.errors import LsfdError, nearest
 
+# OpenCV writes lines of its own about each damaged file; read_image says it in one sentence.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """File name endings, in lower case, that are taken for images."""
 
@@ -51,8 +54,6 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         )
     if image.ndim == 2:
         return np.repeat(image[:, :, None], 3, axis=2)
-    if image.shape[2] < 3:
-        return np.repeat(image[:, :, :1], 3, axis=2)
     return np.ascontiguousarray(image[:, :, 2::-1])
 
 

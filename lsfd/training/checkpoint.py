@@ -58,7 +58,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise LsfdError(f"{path}: there is no such checkpoint") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise LsfdError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from error
+        raise LsfdError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise LsfdError(
             f"{path}: not a training state of this version of lsfd; give one from the run's "

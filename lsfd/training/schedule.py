@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from itertools import accumulate
 
-from lsfd.config.options import (
+from lsfd.config.training import (
     CosineAnnealingLR,
     CosineAnnealingRestartLR,
     MultiStepLR,
     MultiStepRestartLR,
     Scheduler,
-    TrainOptions,
+    Train,
 )
 
 
-def learning_rate(train: TrainOptions, iteration: int) -> float:
+def learning_rate(train: Train, iteration: int) -> float:
     """Return the learning rate of an iteration.
 
     Args:
@@ -39,18 +40,18 @@ def _scheduled(scheduler: Scheduler | None, base: float, done: int, total: int) 
     if isinstance(scheduler, CosineAnnealingLR):
         return _cosine(base, scheduler.eta_min, done / total)
     if isinstance(scheduler, CosineAnnealingRestartLR):
-        ends = [sum(scheduler.periods[: k + 1]) for k in range(len(scheduler.periods))]
+        ends = list(accumulate(scheduler.periods))
         cycle = min(bisect_right(ends, done), len(ends) - 1)
         period = scheduler.periods[cycle]
-        start = ends[cycle] - period
-        weight = (scheduler.restart_weights or [1.0] * len(ends))[cycle]
-        progress = min((done - start) / period, 1.0)
-        return scheduler.eta_min + weight * (_cosine(base, scheduler.eta_min, progress) - scheduler.eta_min)
+        progress = min((done - (ends[cycle] - period)) / period, 1.0)
+        height = _cosine(base, scheduler.eta_min, progress) - scheduler.eta_min
+        return scheduler.eta_min + scheduler.restart_weights[cycle] * height
     if isinstance(scheduler, MultiStepRestartLR):
-        restarts = [0, *scheduler.restarts]
-        cycle = bisect_right(restarts, done) - 1
-        weight = (scheduler.restart_weights or [1.0] * len(restarts))[cycle]
-        passed = sum(restarts[cycle] < step <= done for step in scheduler.milestones)
+        cycle = bisect_right(scheduler.restarts, done) - 1
+        start, weight = 0, 1.0
+        if cycle >= 0:
+            start, weight = scheduler.restarts[cycle], scheduler.restart_weights[cycle]
+        passed = sum(start < milestone <= done for milestone in scheduler.milestones)
         return base * weight * scheduler.gamma**passed
     assert isinstance(scheduler, MultiStepLR)
     return base * scheduler.gamma ** bisect_right(scheduler.milestones, done)

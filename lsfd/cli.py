@@ -1,0 +1,265 @@
+"""The console command ``lsfd``: parses arguments, calls one function, prints what it returns.
+
+Heavy imports happen inside a verb, so that ``lsfd --help`` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from lsfd import __version__
+from lsfd.errors import LsfdError
+
+USAGE_ERROR = 2
+SCALES = (2, 3, 4, 8)
+OPTIONS_EXAMPLE = "options/edsr_x4_lsfd.yml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status.
+
+    A mistake that the user can mend ends in one sentence on standard error and status 2.
+    """
+    parsed = _parser().parse_args(arguments)
+    try:
+        status: int = parsed.run(parsed)
+    except LsfdError as error:
+        print(f"lsfd: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("lsfd: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lsfd", description="Distil large super-resolution networks into small fast ones."
+    )
+    parser.add_argument("--version", action="version", version=f"lsfd {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    _add_prepare(verbs)
+    _add_train(verbs)
+    _add_test(verbs)
+    _add_benchmark(verbs)
+    _add_score(verbs)
+    _add_upscale(verbs)
+    return parser
+
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add_prepare(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "prepare",
+        help="make low/high-resolution pairs from a folder of images, or get a public set",
+        description="Make OUT/HR and OUT/LR_bicubic/X4 (MATLAB-exact bicubic) from any folder of "
+        "images; or download a public set.",
+    )
+    source = verb.add_mutually_exclusive_group(required=True)
+    source.add_argument("-i", "--input", type=Path, metavar="DIR", help="folder of images")
+    source.add_argument(
+        "--download", nargs="+", metavar="SET", help="public sets: DIV2K_train DIV2K_valid Set5 Set14 B100 Urban100"
+    )
+    source.add_argument(
+        "--embedded", action="store_true", help="photographs that scikit-image ships, no download"
+    )
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    verb.add_argument("--scale", type=int, nargs="+", choices=SCALES, default=[4])
+    verb.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    verb.set_defaults(run=_prepare)
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    if arguments.embedded:
+        from lsfd.data.embedded import write_embedded
+
+        write_embedded(arguments.output)
+        return 0
+    if arguments.download:
+        from lsfd.data.download import fetch_set
+
+        for name in arguments.download:
+            print(fetch_set(name, arguments.output))
+        return 0
+    from lsfd.data.prepare import prepare_pairs
+
+    report = prepare_pairs(
+        arguments.input, arguments.output, arguments.scale, workers=arguments.workers
+    )
+    print(report)
+    return 0
+
+
+def _add_options_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "-opt", "--opt", type=Path, required=True, metavar="FILE",
+        help=f"option file, such as {OPTIONS_EXAMPLE}",
+    )  # fmt: skip
+    verb.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
+        help="change options, such as train.total_iter=2000",
+    )  # fmt: skip
+    verb.add_argument(
+        "--force_yml", nargs="+", action="extend", metavar="KEY:KEY=VALUE", dest="overrides",
+        help="BasicSR's spelling of --set",
+    )  # fmt: skip
+
+
+def _add_train(verbs: Verbs) -> None:
+    verb = verbs.add_parser("train", help="train a student (or a teacher) from an option file")
+    _add_options_arguments(verb)
+    verb.add_argument("--auto_resume", action="store_true", help="go on from the newest checkpoint")
+    verb.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    verb.add_argument(
+        "--debug", action="store_true", help="log every step; validate and save every 8"
+    )
+    verb.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    verb.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from lsfd.training.run import train
+
+    return train(
+        arguments.opt,
+        arguments.overrides,
+        auto_resume=arguments.auto_resume,
+        launcher=arguments.launcher,
+        debug=arguments.debug,
+    )
+
+
+def _add_test(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "test", help="score a run's student on the validation sets of its option file"
+    )
+    _add_options_arguments(verb)
+    verb.add_argument("--weights", type=Path, help="default: the run's finished student")
+    _add_result_arguments(verb)
+    verb.add_argument("--launcher", choices=("none",), default="none", help=argparse.SUPPRESS)
+    verb.set_defaults(run=_test)
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    from lsfd.training.test import test
+
+    report = test(
+        arguments.opt, arguments.overrides, weights=arguments.weights, pictures=arguments.pictures
+    )
+    return _show(report.to_markdown(), report.to_json(), arguments.json)
+
+
+def _add_result_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write all scores there")
+    verb.add_argument("--pictures", type=Path, metavar="DIR", help="save the upscaled images there")
+
+
+def _add_device_arguments(verb: argparse.ArgumentParser, precision: str) -> None:
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    verb.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default=precision)
+    verb.add_argument(
+        "--tile", type=int, metavar="N", help="upscale in tiles of N x N pixels, to save memory"
+    )
+
+
+def _add_benchmark(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "benchmark", help="PSNR and SSIM of trained networks on benchmark sets, beside bicubic"
+    )
+    verb.add_argument("--weights", type=Path, nargs="+", default=[], metavar="FILE")
+    verb.add_argument(
+        "--sets", nargs="+", required=True, metavar="SET", help="Set5 Set14 ..., or folders"
+    )
+    verb.add_argument("--scale", type=int, required=True, choices=SCALES)
+    verb.add_argument(
+        "--data", type=Path, metavar="DIR", help="where the sets lie (default: $LSFD_DATA)"
+    )
+    _add_result_arguments(verb)
+    _add_device_arguments(verb, precision="fp32")
+    verb.set_defaults(run=_benchmark)
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    from lsfd.evaluation.benchmark import benchmark
+
+    report = benchmark(
+        arguments.weights,
+        arguments.sets,
+        arguments.scale,
+        root=arguments.data,
+        device=arguments.device,
+        precision=arguments.precision,
+        tile=arguments.tile,
+        pictures=arguments.pictures,
+    )
+    return _show(report.to_markdown(), report.to_json(), arguments.json)
+
+
+def _add_score(verbs: Verbs) -> None:
+    verb = verbs.add_parser("score", help="PSNR and SSIM of images that somebody else made")
+    verb.add_argument("--sr", type=Path, required=True, metavar="DIR", help="upscaled images")
+    verb.add_argument("--hr", type=Path, required=True, metavar="DIR", help="original images")
+    verb.add_argument("--scale", type=int, required=True, help="as many pixels are shaved")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write all scores there")
+    verb.set_defaults(run=_score)
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    from lsfd.evaluation.score import score_folders
+
+    scores = score_folders(arguments.sr, arguments.hr, arguments.scale)
+    return _show(scores.to_markdown(), scores.to_json(), arguments.json)
+
+
+def _add_upscale(verbs: Verbs) -> None:
+    verb = verbs.add_parser("upscale", help="upscale an image or a folder of images")
+    verb.add_argument("-i", "--input", type=Path, required=True, metavar="IN")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    verb.add_argument("-w", "--weights", type=Path, required=True, metavar="FILE")
+    verb.add_argument("--suffix", default="", help="added to each file name")
+    verb.add_argument("--format", metavar="EXT", help="png, jpg ... (default: as the input)")
+    verb.add_argument("--resume", action="store_true", help="skip files that are there already")
+    _add_device_arguments(verb, precision="auto")
+    verb.set_defaults(run=_upscale)
+
+
+def _upscale(arguments: argparse.Namespace) -> int:
+    from lsfd.inference.folder import upscale_path
+    from lsfd.inference.upscaler import Upscaler
+    from lsfd.networks.student_file import load_any
+
+    network, card = load_any(arguments.weights)
+    upscaler = Upscaler(
+        network,
+        card.scale,
+        device=arguments.device,
+        precision=arguments.precision,
+        tile=arguments.tile,
+    )
+    report = upscale_path(
+        arguments.input,
+        arguments.output,
+        upscaler,
+        suffix=arguments.suffix,
+        extension=arguments.format,
+        resume=arguments.resume,
+    )
+    print(report)
+    return 1 if report.failed else 0
+
+
+def _show(text: str, result: object, file: Path | None) -> int:
+    """Print a table and write its numbers if a file is named."""
+    print(text)
+    if file is not None:
+        from lsfd.textfile import write_text
+
+        write_text(file, json.dumps(result, indent=2) + "\n")
+    return 0

@@ -1,0 +1,78 @@
+"""Rules between several fields of an option file; those that need no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lsfd.config.options import AUTO_TYPE, Options
+from lsfd.config.training import CosineAnnealingRestartLR, MultiStepRestartLR
+
+Problem = tuple[str, str]
+"""A key path and what is wrong with it."""
+
+
+def problems(options: Options) -> Iterator[Problem]:
+    """Yield every rule that ``options`` breaks, as key path and message."""
+    yield from _size(options)
+    yield from _scales(options)
+    yield from _teachers(options)
+    yield from _losses(options)
+    yield from _schedule(options)
+
+
+def _size(options: Options) -> Iterator[Problem]:
+    size = options.datasets.train.gt_size
+    if size % options.scale:
+        yield "datasets.train.gt_size", f"{size} is not a multiple of scale {options.scale}"
+
+
+def _scales(options: Options) -> Iterator[Problem]:
+    networks = [("network_g", options.network_g)]
+    networks += [(f"network_t.{i}", teacher) for i, teacher in enumerate(options.network_t)]
+    for path, network in networks:
+        for key in ("upscale", "scale"):  # BasicSR's architectures use either name.
+            value = network.arguments.get(key, options.scale)
+            if value != options.scale:
+                yield f"{path}.{key}", f"{value} differs from scale {options.scale} of the run"
+
+
+def _teachers(options: Options) -> Iterator[Problem]:
+    teachers, checkpoints = len(options.network_t), len(options.path.pretrain_network_t)
+    if teachers != checkpoints:
+        yield (
+            "path.pretrain_network_t",
+            f"{checkpoints} checkpoint(s) for {teachers} teacher(s) in network_t; "
+            "give one checkpoint for each teacher",
+        )
+    for index, teacher in enumerate(options.network_t):
+        if teacher.type == AUTO_TYPE and teacher.arguments:
+            key = next(iter(teacher.arguments))
+            yield (
+                f"network_t.{index}.{key}",
+                "type auto reads the architecture from the checkpoint; "
+                "remove this, or name the architecture in type",
+            )
+
+
+def _losses(options: Options) -> Iterator[Problem]:
+    if options.network_t and not options.distillers:
+        yield "network_t", "nothing learns from the teacher; add distillers, or remove network_t"
+    if options.train.pixel_opt is None and not options.distillers:
+        yield "train.pixel_opt", "without it and without distillers there is no loss to minimise"
+
+
+def _schedule(options: Options) -> Iterator[Problem]:
+    scheduler = options.train.scheduler
+    if isinstance(scheduler, CosineAnnealingRestartLR):
+        parts = len(scheduler.periods)
+        if sum(scheduler.periods) < options.train.total_iter:
+            yield (
+                "train.scheduler.periods",
+                f"end at {sum(scheduler.periods)}, before total_iter {options.train.total_iter}",
+            )
+    elif isinstance(scheduler, MultiStepRestartLR):
+        parts = len(scheduler.restarts)
+    else:
+        return
+    if scheduler.restart_weights and len(scheduler.restart_weights) != parts:
+        yield "train.scheduler.restart_weights", f"needs {parts} entries, one for each start"

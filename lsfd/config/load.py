@@ -1,0 +1,173 @@
+"""From an option file, or BasicSR's dict, to :class:`LoadedOptions`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lsfd.config.consistency import problems
+from lsfd.config.environment import expand
+from lsfd.config.options import Options
+from lsfd.config.overrides import apply_override
+from lsfd.config.reader import KeyPath, dump, read_document
+from lsfd.config.sentences import explain, real_path
+from lsfd.errors import LsfdError
+
+# What BasicSR's parse_options adds to the dict that it read from the option file.
+_ADDED_BY_BASICSR = {
+    "": {"dist", "rank", "world_size", "auto_resume", "is_train"},
+    "path": {"models", "training_states", "log", "visualization", "results_root"},
+    "datasets.*": {"phase", "scale"},
+}
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where values come from: lines of a file, overrides from the command line."""
+
+    source: str
+    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    overrides: Mapping[KeyPath, str] = field(default_factory=dict)
+
+    def error(self, path: KeyPath, message: str) -> LsfdError:
+        """Return the error about the value at ``path``."""
+        name = f", {'.'.join(path)}" if path else ""
+        prefixes = [path[:end] for end in range(len(path), 0, -1)]
+        for prefix in prefixes:
+            if prefix in self.overrides:
+                name = name if path != prefix else ""
+                return LsfdError(f"override {self.overrides[prefix]}{name}: {message}")
+        for prefix in prefixes:
+            if prefix in self.lines:
+                return LsfdError(f"{self.source}, line {self.lines[prefix]}{name}: {message}")
+        return LsfdError(f"{self.source}{name}: {message}")
+
+
+@dataclass(frozen=True)
+class LoadedOptions:
+    """A valid option file.
+
+    Attributes:
+        options: the typed options, defaults filled in.
+        raw: the same in BasicSR's shape, as written: plain data after overrides and environment
+            variables, without defaults.
+    """
+
+    options: Options
+    raw: dict[str, Any]
+    _origin: _Origin
+
+    @property
+    def source(self) -> str:
+        """The option file's path, or what stands for it."""
+        return self._origin.source
+
+    def error(self, key_path: str, message: str) -> LsfdError:
+        """Return the error about one option, with file, line and key path.
+
+        Args:
+            key_path: such as ``network_g.num_feat`` or ``distillers.0.weights.output``; the key
+                may be one that is missing.
+            message: what is wrong with it and what to do.
+        """
+        steps = [int(step) if step.isdigit() else step for step in key_path.split(".")]
+        return self._origin.error(real_path(self.raw, steps, absent=True), message)
+
+    def to_yaml(self) -> str:
+        """Return ``raw`` as an option file that loads to the same options."""
+        return dump(self.raw)
+
+
+def load_options(path: str | Path, overrides: Sequence[str] = ()) -> LoadedOptions:
+    """Read and check an option file.
+
+    Args:
+        path: the YAML file.
+        overrides: changes such as ``train.total_iter=2000``; later ones win.
+
+    Raises:
+        LsfdError: anything is wrong with the file, an override, or a value; the message names
+            file, line and key path.
+    """
+    document = read_document(path)
+    if not isinstance(document.data, dict):
+        what = "is empty" if document.data is None else "is no mapping of options"
+        raise LsfdError(f"{path}: {what}; see options/edsr_x4_lsfd.yml for an example")
+    origins: dict[KeyPath, str] = {}
+    for override in overrides:
+        changed = apply_override(document.data, override)
+        # What the override put in the file's place, and the sections that it made on the way.
+        made = [
+            changed[:end] for end in range(1, len(changed)) if changed[:end] not in document.lines
+        ]
+        origins |= dict.fromkeys([*made, changed], override)
+    return _checked(document.data, _Origin(str(path), document.lines, origins))
+
+
+def options_from_dict(data: Mapping[str, Any], source: str = "<dict>") -> LoadedOptions:
+    """Check options that a program holds in BasicSR's shape; ``data`` is left as it is.
+
+    What BasicSR's ``parse_options`` adds to an option file (``rank``, ``phase`` ...) is left out.
+
+    Raises:
+        LsfdError: anything is wrong; the message names ``source`` and key path.
+    """
+    origin = _Origin(source)
+    plain = _plain(data, (), origin)
+    _drop_added(plain)
+    return _checked(plain, origin)
+
+
+def _checked(data: dict[str, Any], origin: _Origin) -> LoadedOptions:
+    raw = _expanded(data, (), origin)
+    try:
+        options = Options.model_validate(raw)
+    except ValidationError as error:
+        raise origin.error(*explain(error, raw)) from None
+    loaded = LoadedOptions(options, raw, origin)
+    for key_path, message in problems(options):
+        raise loaded.error(key_path, message)
+    return loaded
+
+
+def _plain(value: Any, path: KeyPath, origin: _Origin) -> Any:
+    """Copy nested mappings and sequences as dicts and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, (*path, str(key)), origin) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, (*path, str(i)), origin) for i, item in enumerate(value)]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise origin.error(path, f"{type(value).__name__} is no type that an option file can hold")
+
+
+def _drop_added(data: dict[str, Any]) -> None:
+    if "models" in (data.get("path") or {}):  # BasicSR points experiments_root at the run itself.
+        data["path"]["experiments_root"] = str(Path(data["path"]["experiments_root"]).parent)
+    sections: dict[str, list[Any]] = {
+        "": [data],
+        "path": [data.get("path")],
+        "datasets.*": list((data.get("datasets") or {}).values()),
+    }
+    for name, added in _ADDED_BY_BASICSR.items():
+        for section in sections[name]:
+            for key in added & set(section or ()):
+                del section[key]
+
+
+def _expanded(value: Any, path: KeyPath, origin: _Origin) -> Any:
+    """Copy plain data with environment variables expanded."""
+    if isinstance(value, dict):
+        return {key: _expanded(item, (*path, key), origin) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item, (*path, str(i)), origin) for i, item in enumerate(value)]
+    if isinstance(value, str):
+        try:
+            return expand(value)
+        except LsfdError as error:
+            raise origin.error(path, str(error)) from None
+    return value

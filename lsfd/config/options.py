@@ -1,0 +1,171 @@
+"""The option file as typed objects; it keeps the shape of BasicSR's."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from lsfd.config.base import (
+    WHOLE,
+    Component,
+    Count,
+    Natural,
+    Section,
+    Text,
+    Texts,
+    listed,
+)
+from lsfd.config.datasets import Datasets
+from lsfd.config.training import Train
+
+AUTO_TYPE = "auto"
+"""A teacher of this type takes its architecture from its checkpoint."""
+
+
+def _folder_name(name: str) -> str:
+    if len(PurePosixPath(name).parts) != 1 or name in {".", ".."} or set(name) & set('/\\:*?"<>|'):
+        raise ValueError("must be usable as the name of a folder")
+    return name
+
+
+def _strict(value: Any) -> Any:
+    if value is False:
+        raise ValueError("must be true: a network that fits in part would go on half random")
+    return value
+
+
+def _no_wandb(value: Any) -> Any:
+    if value is not None:
+        raise ValueError("Weights & Biases is not supported; use TensorBoard, or null")
+    return value
+
+
+class TapPair(Section):
+    """A feature of the student and the teacher's feature that it learns from."""
+
+    student: Text
+    """Name of the tap in the student."""
+    teacher: Text
+    """Name of the tap in the teacher."""
+
+
+class DistillerOptions(Component):
+    """A distillation method; its further keys are the method's own options."""
+
+    type: Text
+    """Name of the method."""
+    taps: Literal["auto"] | list[Text | TapPair] = "auto"
+    """Where features are compared; auto: at matching stages of student and teacher."""
+
+
+Teachers = Annotated[
+    list[Component],
+    BeforeValidator(listed, json_schema_input_type=Component | list[Component] | None),
+]
+Distillers = Annotated[
+    list[DistillerOptions],
+    BeforeValidator(
+        lambda value: [] if value is None else value,
+        json_schema_input_type=list[DistillerOptions] | None,
+    ),
+]
+
+
+class Paths(Section):
+    """Where runs are written and what they start from."""
+
+    experiments_root: Text = "experiments"
+    """Folder under which the run gets the folder <name>."""
+    pretrain_network_g: Text | None = None
+    """Checkpoint that the student starts from; null: random weights."""
+    param_key_g: Text | None = None
+    """Key of the weights inside that checkpoint; null: found by itself."""
+    strict_load_g: Annotated[Literal[True], BeforeValidator(_strict)] = True
+    """Whether every key of that checkpoint has to fit; always true."""
+    pretrain_network_t: Texts = Field(default=[])
+    """The teacher's checkpoint; with several teachers a list, one for each."""
+    resume_state: Text | None = None
+    """Training state to resume from; null: start anew."""
+
+
+class Metric(Section):
+    """A score of the validation images."""
+
+    type: Literal["calculate_psnr", "calculate_ssim"]
+    """BasicSR's name of the metric."""
+    crop_border: Natural | None = None
+    """Pixels left out at each border; null: scale, as in the papers."""
+    test_y_channel: bool = True
+    """Whether luma (Y of YCbCr) is compared instead of RGB."""
+    better: Literal["higher", "lower"] = "higher"
+    """Which direction is better."""
+
+
+class Validation(Section):
+    """When and how the student is scored during training."""
+
+    val_freq: Count = 1000
+    """Iterations between validations."""
+    save_img: bool = False
+    """Whether the upscaled images are saved."""
+    metrics: dict[Text, Metric] = Field(default={"psnr": Metric(type="calculate_psnr")})
+    """Scores by name; the first decides which checkpoint is the best."""
+
+
+class Logger(Section):
+    """What a run reports and keeps."""
+
+    print_freq: Count = 100
+    """Iterations between log lines."""
+    save_checkpoint_freq: Count = 1000
+    """Iterations between checkpoints."""
+    use_tb_logger: bool = True
+    """Whether TensorBoard logs are written."""
+    keep_checkpoints: Count = 2
+    """How many checkpoints are kept beside the best one."""
+    wandb: Annotated[None, BeforeValidator(_no_wandb)] = None
+    """Not supported; null."""
+
+
+class Distributed(Section):
+    """How the processes of a distributed run find each other."""
+
+    backend: Literal["nccl", "gloo"] = "nccl"
+    """Communication library; gloo where there is no GPU."""
+    port: Annotated[int, Field(ge=0, le=65535), WHOLE] = 29500
+    """Port of the first process."""
+
+
+class Options(Section):
+    """An option file."""
+
+    name: Annotated[Text, AfterValidator(_folder_name)]
+    """Name of the run and of its folder."""
+    model_type: Literal["LSFDModel"] = "LSFDModel"
+    """The model class, as registered with BasicSR."""
+    scale: Annotated[int, Field(ge=1, le=8), WHOLE]
+    """Upscaling factor, 1 to 8."""
+    num_gpu: Literal["auto"] | Natural = "auto"
+    """Number of GPUs; auto: all there are; 0: CPU."""
+    manual_seed: Natural = 0
+    """Seed of every random number of the run."""
+    datasets: Datasets
+    """What to train and validate on."""
+    network_g: Component
+    """The student: an architecture and its arguments."""
+    network_t: Teachers = Field(default=[])
+    """The teacher or a list of teachers; type auto: architecture read from the checkpoint."""
+    distillers: Distillers = Field(default=[])
+    """What the student learns from the teachers: a list of distillation methods."""
+    path: Paths = Paths()
+    """Where runs are written and what they start from."""
+    train: Train
+    """How the student is trained."""
+    val: Validation = Validation()
+    """When and how the student is scored during training."""
+    logger: Logger = Logger()
+    """What a run reports and keeps."""
+    dist_params: Distributed = Distributed()
+    """How the processes of a distributed run find each other."""

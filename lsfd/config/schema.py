@@ -1,0 +1,76 @@
+"""The option file's JSON schema, with which editors complete and check it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lsfd.config.options import AUTO_TYPE, Options
+
+Schema = dict[str, Any]
+
+
+def json_schema(
+    distillers: Mapping[str, Schema] | None = None, networks: Mapping[str, Schema] | None = None
+) -> Schema:
+    """Return the JSON schema (draft 2020-12) of the whole option file.
+
+    Args:
+        distillers: schema of each method's options, by its name; None: any mapping with a type.
+        networks: schema of each architecture's arguments, by its name; None: the same.
+    """
+    schema = Options.model_json_schema(mode="validation")
+    definitions = schema["$defs"]
+    if distillers is not None:
+        common = definitions["DistillerOptions"]
+        definitions["DistillerOptions"] = _one_of(common, distillers, definitions)
+    if networks is not None:
+        common = definitions["Component"]
+        auto = {AUTO_TYPE: {"type": "object", "properties": {}}}
+        definitions["Teacher"] = _one_of(common, {**auto, **networks}, definitions)
+        definitions["Component"] = _one_of(common, networks, definitions)
+        schema["properties"]["network_t"] = _pointed_at_teacher(schema["properties"]["network_t"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_untitled(schema)}
+
+
+def _one_of(common: Schema, types: Mapping[str, Schema], definitions: Schema) -> Schema:
+    """Return a schema that asks for the arguments of the type that is named."""
+    branches = []
+    for name, arguments in sorted(types.items()):
+        definitions.update(arguments.get("$defs", {}))
+        branches.append(
+            {
+                "type": "object",
+                "description": arguments.get("description", name),
+                "properties": {
+                    **common["properties"],
+                    **arguments["properties"],
+                    "type": {
+                        "const": name,
+                        "description": common["properties"]["type"]["description"],
+                    },
+                },
+                "required": ["type", *arguments.get("required", [])],
+                "additionalProperties": arguments.get("additionalProperties", False),
+            }
+        )
+    return {"description": common["description"], "oneOf": branches}
+
+
+def _pointed_at_teacher(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _pointed_at_teacher(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_pointed_at_teacher(item) for item in node]
+    return "#/$defs/Teacher" if node == "#/$defs/Component" else node
+
+
+def _untitled(node: Any) -> Any:
+    """Drop pydantic's titles, which repeat the keys' names."""
+    if isinstance(node, dict):
+        return {
+            key: _untitled(value)
+            for key, value in node.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    return [_untitled(item) for item in node] if isinstance(node, list) else node

@@ -1,0 +1,187 @@
+"""Making packed image stores: every image is decoded, cropped, shrunk and written once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lsfd.data.pairs import ImagePair, find_pairs
+from lsfd.data.store import (
+    GT_FILE,
+    INDEX_FILE,
+    LQ_FILE,
+    VERSION,
+    Store,
+    StoreIndex,
+    open_store,
+)
+from lsfd.errors import LsfdError
+
+_Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def ensure_store(
+    cache_root: Path,
+    gt_roots: Sequence[Path],
+    lq_root: Path | None,
+    scale: int,
+    min_size: int = 0,
+) -> Store:
+    """Return the store of a request from below ``cache_root``, built there where needed.
+
+    The request decides the store's folder; otherwise as ``build_store``.
+    """
+    roots = [str(root.resolve()) for root in gt_roots]
+    request = [roots, str(lq_root.resolve()) if lq_root else None, scale, min_size]
+    folder = cache_root / f"x{scale}-{_digest(request)[:16]}"
+    return build_store(folder, gt_roots, lq_root, scale, min_size)
+
+
+def build_store(
+    folder: Path,
+    gt_roots: Sequence[Path],
+    lq_root: Path | None,
+    scale: int,
+    min_size: int = 0,
+) -> Store:
+    """Pack the images below ``gt_roots``, with their LR images, into a store in ``folder``.
+
+    A store that is already there is used as it is if it was made by the same request from the
+    same files (by name, size and time), and otherwise replaced in one step. Where several
+    processes ask at once, one builds and the others wait. Needs memory for a few images only.
+
+    Args:
+        folder: where the store goes.
+        gt_roots: folders of HR images; heights and widths are cropped to multiples of ``scale``.
+        lq_root: folder of the LR images (see ``find_pairs``); None makes them by MATLAB's
+            bicubic.
+        scale: HR size over LR size.
+        min_size: images whose cropped HR has a side below this many pixels are left out and
+            counted.
+
+    Raises:
+        LsfdError: a folder is missing or holds no image, an image is damaged, has no LR image
+            or one of the wrong size, every image is below ``min_size``, or the store cannot be
+            written.
+    """
+    pairs = find_pairs(gt_roots, lq_root, scale)
+    source = _source_digest(pairs, scale, min_size)
+    if _is_current(folder, source):
+        return open_store(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # The system frees this lock when its holder dies, so that a killed run blocks nobody.
+        with FileLock(folder.parent / f".{folder.name}.lock"):
+            if not _is_current(folder, source):  # Another process may have built it meanwhile.
+                _build(folder, pairs, scale, min_size, source)
+    except OSError as error:
+        raise LsfdError(f"cannot write the image store {folder}: {error.strerror}") from error
+    return open_store(folder)
+
+
+def _build(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, source: str) -> None:
+    """Write the store beside ``folder``, then put it in place; the caller holds the lock."""
+    new = folder.parent / f".{folder.name}.new"
+    old = folder.parent / f".{folder.name}.old"
+    for leftover in (new, old):  # Of a process that was killed here.
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    try:
+        _write(new, pairs, scale, min_size, source)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, source: str) -> None:
+    """Stream all pairs into the two pixel files, then write the index that describes them."""
+    names: list[str] = []
+    shapes: list[tuple[int, int]] = []
+    content = hashlib.sha256()
+    progress = tqdm(pairs, desc="packing images", unit="image", disable=None)
+    with (folder / GT_FILE).open("wb") as gt_file, (folder / LQ_FILE).open("wb") as lq_file:
+        for pair, (gt, lq) in zip(progress, _read_ahead(pairs, scale), strict=True):
+            if min(gt.shape[:2]) < min_size:
+                continue
+            names.append(pair.name)
+            shapes.append((gt.shape[0], gt.shape[1]))
+            for file, image in ((gt_file, gt), (lq_file, lq)):
+                pixels = np.ascontiguousarray(image).data
+                file.write(pixels)
+                content.update(pixels)
+    if not names:
+        raise LsfdError(
+            f"all {len(pairs)} images have a side below {min_size} pixels; use larger images or "
+            "a smaller datasets.train.gt_size"
+        )
+    content.update(_digest([scale, names, shapes]).encode())
+    StoreIndex(
+        version=VERSION,
+        scale=scale,
+        names=names,
+        shapes=shapes,
+        lq_origin="files" if pairs[0].lq else "MATLAB bicubic",
+        left_out=len(pairs) - len(names),
+        source=source,
+        fingerprint=content.hexdigest(),
+    ).save(folder)
+
+
+def _read_ahead(pairs: list[ImagePair], scale: int) -> Iterator[_Images]:
+    """Yield the images of the pairs in order, read by threads that stay a few pairs ahead.
+
+    Threads, not processes: OpenCV and NumPy let go of Python's lock where the time is spent, and
+    no pixel has to be copied from one process to another.
+    """
+    workers = min(os.cpu_count() or 1, 16)
+    waiting: deque[Future[_Images]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for pair in pairs:
+            waiting.append(pool.submit(pair.read, scale))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _source_digest(pairs: list[ImagePair], scale: int, min_size: int) -> str:
+    """Digest all that decides what a store will hold, without opening an image."""
+    files = []
+    for pair in pairs:
+        for path in (pair.gt, pair.lq):
+            if path is not None:
+                status = path.stat()
+                files.append((pair.name, path.name, status.st_size, status.st_mtime_ns))
+    return _digest([VERSION, scale, min_size, files])
+
+
+def _is_current(folder: Path, source: str) -> bool:
+    """Tell whether ``folder`` holds a whole store that was made from exactly this source."""
+    if not (folder / INDEX_FILE).exists():
+        return False
+    try:
+        return open_store(folder).index.source == source
+    except LsfdError:
+        return False  # Damaged, or of another version: build it again.
+
+
+def _digest(value: object) -> str:
+    """Return the SHA-256 of a value's JSON text, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,0 +1,152 @@
+"""The packed image store: a training set as two memory-mapped files of raw pixels.
+
+Decoding image files for every patch costs far more than cutting the patch. A store holds all
+images of a set, decoded once::
+
+    FOLDER/gt.bin      HR images, uint8, H x W x 3, one after the other
+    FOLDER/lq.bin      their LR images, in the same order
+    FOLDER/index.json  version, scale, names, HR shapes, where everything came from
+
+The operating system keeps in memory what is being read and shares it between all worker
+processes, so a set may be larger than memory. ``lsfd.data.pack`` makes stores.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsfd.errors import LsfdError
+
+VERSION = 1
+GT_FILE = "gt.bin"
+LQ_FILE = "lq.bin"
+INDEX_FILE = "index.json"
+
+
+@dataclass(frozen=True)
+class StoreIndex:
+    """What ``index.json`` says about a store."""
+
+    version: int
+    scale: int
+    names: list[str]
+    """``ROOT/RELATIVE/NAME.EXT`` of each HR image; ``ROOT`` is its root folder's name."""
+    shapes: list[tuple[int, int]]
+    """Height and width of each HR image, both multiples of ``scale``."""
+    lq_origin: str
+    """Where the LR images came from: ``"MATLAB bicubic"`` (of the HR images) or ``"files"``."""
+    left_out: int
+    """Number of images that were smaller than the asked ``min_size``."""
+    source: str
+    """Digest of the request and of the names, sizes and times of the files it found."""
+    fingerprint: str
+    """Digest of the content: scale, names, shapes and every pixel."""
+
+    def save(self, folder: Path) -> None:
+        """Write ``index.json`` into ``folder``."""
+        text = json.dumps(asdict(self), indent=1)
+        (folder / INDEX_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> StoreIndex:
+        """Read ``index.json`` of a store.
+
+        Raises:
+            OSError, ValueError, KeyError, TypeError: the file is missing or not an index.
+        """
+        values: dict[str, Any] = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+        if values["version"] != VERSION:
+            raise ValueError(f"version {values['version']} instead of {VERSION}")
+        values["shapes"] = [(int(height), int(width)) for height, width in values["shapes"]]
+        return cls(**values)
+
+
+class Store:
+    """The images of one packed set, as memory-mapped arrays.
+
+    Pickles as its folder's name, so that sending it to worker processes costs nothing.
+    """
+
+    def __init__(self, folder: Path, index: StoreIndex) -> None:
+        """Map the files of the store in ``folder``; ``open_store`` is the way to get one."""
+        self.folder = folder
+        self.index = index
+        sizes = [height * width * 3 for height, width in index.shapes]
+        self._gt_starts = list(accumulate(sizes, initial=0))[:-1]
+        self._gt = self._map(GT_FILE, sum(sizes))
+        self._lq = self._map(LQ_FILE, sum(sizes) // index.scale**2)
+
+    def __len__(self) -> int:
+        return len(self.index.names)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.folder, self.fingerprint)
+
+    @property
+    def names(self) -> list[str]:
+        """``ROOT/RELATIVE/NAME.EXT`` of each HR image."""
+        return self.index.names
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Height and width of each HR image, both multiples of ``scale``."""
+        return self.index.shapes
+
+    @property
+    def scale(self) -> int:
+        """HR size over LR size."""
+        return self.index.scale
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of the content; equal content gives an equal digest anywhere."""
+        return self.index.fingerprint
+
+    def gt(self, index: int) -> NDArray[np.uint8]:
+        """Return HR image ``index``: uint8, H x W x 3, RGB; a read-only view, nothing copied."""
+        height, width = self.shapes[index]
+        start = self._gt_starts[index]
+        return self._gt[start : start + height * width * 3].reshape(height, width, 3)
+
+    def lq(self, index: int) -> NDArray[np.uint8]:
+        """Return LR image ``index``: uint8, H/scale x W/scale x 3, RGB; a read-only view."""
+        height, width = (side // self.scale for side in self.shapes[index])
+        start = self._gt_starts[index] // self.scale**2
+        return self._lq[start : start + height * width * 3].reshape(height, width, 3)
+
+    def _map(self, name: str, size: int) -> NDArray[np.uint8]:
+        path = self.folder / name
+        if path.stat().st_size != size:
+            raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {size}")
+        # As a plain array: slicing np.memmap objects costs several times as much.
+        return np.asarray(np.memmap(path, np.uint8, mode="r"))
+
+
+def open_store(folder: Path) -> Store:
+    """Open a packed store.
+
+    Raises:
+        LsfdError: there is no store in ``folder``, or it is damaged or of another version.
+    """
+    try:
+        return Store(folder, StoreIndex.load(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LsfdError(
+            f"{folder} is not a usable image store ({error}); delete the folder and it is "
+            "built again from the images"
+        ) from error
+
+
+def _reopen(folder: Path, fingerprint: str) -> Store:
+    """Open a store in another process, which must find the content that the first one saw."""
+    store = open_store(folder)
+    if store.fingerprint != fingerprint:
+        raise LsfdError(f"the image store {folder} was rebuilt while in use; start the run again")
+    return store

@@ -1,0 +1,125 @@
+"""The scores of one image and of a set of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lsfd.metrics.image import mean_score, psnr, ssim
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """PSNR in dB (``inf`` for identical images) and SSIM, on luma and on RGB."""
+
+    psnr_y: float
+    ssim_y: float
+    psnr_rgb: float
+    ssim_rgb: float
+
+    @classmethod
+    def of(cls, sr: NDArray[np.uint8], hr: NDArray[np.uint8], crop_border: int) -> ImageScores:
+        """Score an image, uint8 H x W x 3, against the original of the same shape.
+
+        Raises:
+            LsfdError: the shapes differ, or the images are too small.
+        """
+        return cls(
+            psnr_y=psnr(sr, hr, crop_border, "y"),
+            ssim_y=ssim(sr, hr, crop_border, "y"),
+            psnr_rgb=psnr(sr, hr, crop_border, "rgb"),
+            ssim_rgb=ssim(sr, hr, crop_border, "rgb"),
+        )
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """The scores of a set: of each image by name, and their means."""
+
+    name: str
+    images: dict[str, ImageScores]
+
+    @property
+    def psnr_y(self) -> float:
+        """Mean PSNR in dB on luma, over the images that are not identical."""
+        return self._mean(lambda scores: scores.psnr_y)
+
+    @property
+    def ssim_y(self) -> float:
+        """Mean SSIM on luma."""
+        return self._mean(lambda scores: scores.ssim_y)
+
+    @property
+    def psnr_rgb(self) -> float:
+        """Mean PSNR in dB on RGB, over the images that are not identical."""
+        return self._mean(lambda scores: scores.psnr_rgb)
+
+    @property
+    def ssim_rgb(self) -> float:
+        """Mean SSIM on RGB."""
+        return self._mean(lambda scores: scores.ssim_rgb)
+
+    @property
+    def means(self) -> ImageScores:
+        """All four means."""
+        return ImageScores(self.psnr_y, self.ssim_y, self.psnr_rgb, self.ssim_rgb)
+
+    @property
+    def identical(self) -> int:
+        """How many images equal their original in luma, so that their PSNR is infinite."""
+        return mean_score(scores.psnr_y for scores in self.images.values())[1]
+
+    def entry(self) -> dict[str, Any]:
+        """Return means and images as JSON values.
+
+        ``{"psnr_y": 32.6, "ssim_y": 0.9, "psnr_rgb": ..., "ssim_rgb": ..., "images": {"baby":
+        {"psnr_y": ...}}}``. JSON has no infinity: an infinite PSNR is the string ``"inf"``. With
+        k identical images there is ``"identical": k`` beside the means, which are over the rest.
+        """
+        entry: dict[str, Any] = _json_values(self.means)
+        if self.identical:
+            entry["identical"] = self.identical
+        entry["images"] = {name: _json_values(scores) for name, scores in self.images.items()}
+        return entry
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``{"sets": {name: entry}}``, see :meth:`entry`."""
+        return {"sets": {self.name: self.entry()}}
+
+    def to_markdown(self) -> str:
+        """Return a table of the images, with the means as its last row."""
+        lines = [
+            f"| {self.name} | PSNR-Y | SSIM-Y | PSNR-RGB | SSIM-RGB |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
+        for name, scores in [*self.images.items(), ("mean", self.means)]:
+            lines.append(
+                f"| {name} | {scores.psnr_y:.2f} | {scores.ssim_y:.4f} "
+                f"| {scores.psnr_rgb:.2f} | {scores.ssim_rgb:.4f} |"
+            )
+        if self.identical:
+            lines += ["", self.identical_note()]
+        return "\n".join(lines) + "\n"
+
+    def identical_note(self) -> str:
+        """Return the sentence that says what a mean leaves out."""
+        return (
+            f"{self.identical} of {len(self.images)} images are identical to the original; their "
+            "infinite PSNR is not in the mean."
+        )
+
+    def _mean(self, score: Callable[[ImageScores], float]) -> float:
+        return mean_score(score(scores) for scores in self.images.values())[0]
+
+
+def _json_values(scores: ImageScores) -> dict[str, float | str]:
+    """Return the four scores by name, infinity as a string."""
+    return {
+        name: value if math.isfinite(value) else str(value)
+        for name, value in asdict(scores).items()
+    }

@@ -1,0 +1,1 @@
+"""Building students and teachers, reading any checkpoint safely, tapping features by name."""

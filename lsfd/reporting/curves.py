@@ -1,0 +1,238 @@
+"""Training curves: one run in detail, or several runs compared.
+
+Both read the records of ``metrics.jsonl``::
+
+    {"kind": "train", "iteration": 100, "losses": {"l_pix": 0.03}, "lr": 1e-4, ...}
+    {"kind": "val", "iteration": 1000, "set": "Set5", "scores": {"psnr": 30.1, "ssim": 0.87}}
+
+Non-finite values are left out. Where an iteration occurs twice (a run that was resumed from an
+older checkpoint) the later record counts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
+
+Records = Sequence[Mapping[str, Any]]
+_Points = dict[int, float]
+
+_AXIS_NAMES = {"psnr": "PSNR-Y (dB)", "ssim": "SSIM-Y"}
+
+
+def save_run_curves(records: Records, path: str | os.PathLike[str], title: str) -> None:
+    """Save the curves of one run: all losses, PSNR-Y of each validation set, learning rate.
+
+    Losses are on a logarithmic axis (values <= 0 are left out there), faint as they were and
+    strong as a moving mean over 1/20 of the run; the best validation score is starred. A panel
+    without records says so, so that the picture can be drawn from the first minute on.
+
+    Raises:
+        LsfdError: the file cannot be written.
+    """
+    train = [record for record in records if record.get("kind") == "train"]
+    losses = _series((name, r, v) for r in train for name, v in r.get("losses", {}).items())
+    rates = _series(("lr", r, r.get("lr")) for r in train)
+    scores = _scores(records, "psnr")
+    sets = list(scores) or [""]
+    heights = [2.6, *[1.6] * len(sets), 0.8]
+    with saved_figure(path, sum(heights) + 0.9, title) as figure:
+        panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        _draw_losses(panels[0], losses)
+        for axes, name in zip(panels[1:-1], sets, strict=True):
+            _draw_validation(axes, name, scores.get(name, {}))
+        _draw_rate(panels[-1], rates.get("lr", {}))
+
+
+def save_comparison_curves(
+    runs: Mapping[str, Records],
+    path: str | os.PathLike[str],
+    metric: str = "psnr",
+    reference: Mapping[str, Mapping[str, float]] | None = None,
+) -> None:
+    """Save one validation score of several runs, one panel for each set.
+
+    The vertical axis covers what the runs reach after the first fifth of their iterations, where
+    they differ by hundredths, not the steep start.
+
+    Args:
+        runs: name of the run -> its records.
+        path: the PNG to write.
+        metric: key in ``scores``.
+        reference: name -> set -> score, for example of bicubic and of the teacher: dashed lines.
+            One that is so far from the runs that it would squeeze them is noted in a corner of the
+            panel, with its value and an arrow to the side where it lies.
+
+    Raises:
+        LsfdError: the file cannot be written.
+    """
+    by_run = {name: _scores(records, metric) for name, records in runs.items()}
+    sets = list(dict.fromkeys(name for scores in by_run.values() for name in scores)) or [""]
+    columns = 2 if len(sets) == 4 else min(len(sets), 3)
+    rows = math.ceil(len(sets) / columns)
+    with saved_figure(path, (4.4 if columns < 3 else 3.4) * rows) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes, name in zip(panels, sets, strict=False):
+            curves = {run: scores.get(name, {}) for run, scores in by_run.items()}
+            lines = {line: s[name] for line, s in (reference or {}).items() if name in s}
+            axes.set_title(name)
+            _draw_comparison(axes, metric, curves, lines)
+        for axes in panels[::columns]:
+            axes.set_ylabel(_AXIS_NAMES.get(metric, metric))
+        for axes in panels[len(sets) :]:
+            axes.remove()
+        _legend_below(figure)
+
+
+def _series(triples: Iterable[tuple[str, Mapping[str, Any], Any]]) -> dict[str, _Points]:
+    """Collect (name, record, value) into name -> iteration -> value, in order of iteration."""
+    found: dict[str, _Points] = {}
+    for name, record, value in triples:
+        if value is not None and math.isfinite(value):
+            found.setdefault(name, {})[int(record["iteration"])] = float(value)
+    return {name: dict(sorted(points.items())) for name, points in found.items()}
+
+
+def _scores(records: Records, metric: str) -> dict[str, _Points]:
+    validations = [record for record in records if record.get("kind") == "val"]
+    return _series((r["set"], r, r.get("scores", {}).get(metric)) for r in validations)
+
+
+def _draw_losses(axes: Axes, losses: Mapping[str, _Points]) -> None:
+    axes.set_title("Losses, unweighted")
+    positive = {n: {i: v for i, v in points.items() if v > 0} for n, points in losses.items()}
+    if not any(positive.values()):
+        _note_empty(axes, "no losses yet")
+        return
+    for index, (name, points) in enumerate(positive.items()):
+        style = _line_style(index)
+        iterations, values = list(points), np.array(list(points.values()))
+        window = max(1, len(values) // 20)
+        if window > 1:
+            axes.plot(iterations, values, color=style["color"], linewidth=0.6, alpha=0.35)
+        means = _moving_mean(values, window)
+        axes.plot(iterations, means, label=name, marker=_marker(points), **style)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    _legend_beside(axes)
+
+
+def _draw_validation(axes: Axes, name: str, points: _Points) -> None:
+    axes.set_title(f"{name} PSNR-Y (dB)".lstrip())
+    if not points:
+        _note_empty(axes, "no validation yet")
+        return
+    best = max(points, key=lambda iteration: points[iteration])
+    axes.plot(list(points), list(points.values()), color=PALETTE[0], marker=".", markersize=4)
+    label = f"best {points[best]:.2f}\nat {best:,}"
+    axes.plot([best], [points[best]], "*", color=ACCENT, markersize=11, label=label)
+    _legend_beside(axes)
+
+
+def _draw_rate(axes: Axes, points: _Points) -> None:
+    axes.set_title("Learning rate")
+    _count_iterations(axes)
+    if not points:
+        _note_empty(axes, "no learning rate yet")
+        return
+    axes.plot(list(points), list(points.values()), color=PALETTE[0], marker=_marker(points))
+    highest = max(points.values())
+    axes.set_ylim(0, 1.15 * highest or 1)
+    axes.set_yticks([0, highest])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+
+
+def _draw_comparison(
+    axes: Axes,
+    metric: str,
+    curves: Mapping[str, _Points],
+    references: Mapping[str, float],
+) -> None:
+    _count_iterations(axes)
+    if not any(curves.values()):
+        _note_empty(axes, "no validation yet")
+        return
+    for index, (run, points) in enumerate(curves.items()):
+        style = _line_style(index)
+        axes.plot(list(points), list(points.values()), label=run, marker=_marker(points), **style)
+    low, high = _settled_range(curves.values())
+    span = max(high - low, 1e-3)
+    near = {n: v for n, v in references.items() if low - span <= v <= high + span}
+    for index, (name, value) in enumerate(references.items()):
+        if name in near:
+            dashes = (0, (6 - 2 * (index % 3), 2))
+            axes.axhline(value, label=name, color=MUTED, linewidth=1.1, linestyle=dashes)
+    digits = 2 if metric == "psnr" else 4
+    below = [f"{n} {v:.{digits}f} ↓" for n, v in references.items() if v < low - span]
+    above = [f"↑ {n} {v:.{digits}f}" for n, v in references.items() if v > high + span]
+    bottom, top = min([low, *near.values()]), max([high, *near.values()])
+    # Room for a line of text is 8 % of the height; curves rise, so that its corner stays free.
+    line = 0.08 * max(top - bottom, 1e-3)
+    axes.set_ylim(bottom - line * (1 + len(below)), top + line * (1 + len(above)))
+    style = {"transform": axes.transAxes, "fontsize": 8, "color": MUTED}
+    axes.text(0.98, 0.03, "\n".join(below), ha="right", va="bottom", **style)
+    axes.text(0.03, 0.97, "\n".join(above), ha="left", va="top", **style)
+
+
+def _settled_range(curves: Iterable[_Points]) -> tuple[float, float]:
+    """Return the least and the greatest value after the first fifth of each curve's iterations."""
+    values = [v for points in curves for i, v in points.items() if i >= max(points) / 5]
+    return min(values), max(values)
+
+
+def _moving_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Return the centred mean over ``window`` values, over fewer of them near the ends."""
+    kernel = np.ones(window)
+    counts = np.convolve(np.ones_like(values), kernel, mode="same")
+    return np.convolve(values, kernel, mode="same") / counts
+
+
+def _line_style(index: int) -> dict[str, Any]:
+    """Return the look of the index-th line: first another colour, then another dash."""
+    cycle, colour = divmod(index, len(PALETTE))
+    return {"color": PALETTE[colour], "linestyle": ("-", "--", "-.", ":")[cycle % 4]}
+
+
+def _marker(points: _Points) -> str:
+    """Return dots where a line alone would be hard to see or not there at all."""
+    return "." if len(points) < 10 else ""
+
+
+def _count_iterations(axes: Axes) -> None:
+    axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _legend_beside(axes: Axes) -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.05))
+
+
+def _legend_below(figure: Figure) -> None:
+    """Add one legend for all panels, in as many columns as their names leave room for."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if not handles:
+        return
+    widths = [len(label) + 8 for label in handles]  # In characters, of which a line holds 110.
+    columns = len(handles) if sum(widths) <= 110 else max(1, 110 // max(widths))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+
+
+def _note_empty(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
+    axes.set_yticks([])

@@ -1,0 +1,69 @@
+"""The folder of one run: what lies where, as BasicSR's users expect it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``<experiments_root>/<name>`` and the places in it."""
+
+    root: Path
+
+    @property
+    def models(self) -> Path:
+        """Students saved during training."""
+        return self.root / "models"
+
+    @property
+    def states(self) -> Path:
+        """Checkpoints."""
+        return self.root / "training_states"
+
+    @property
+    def visualization(self) -> Path:
+        """Validation images."""
+        return self.root / "visualization"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's events."""
+        return self.root / "tb_logger"
+
+    @property
+    def records(self) -> Path:
+        """Losses and scores, one JSON object a line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """Picture of the records."""
+        return self.root / "curves.png"
+
+    @property
+    def options(self) -> Path:
+        """The option file that the run was started with, overrides applied."""
+        return self.root / "options.yml"
+
+    @property
+    def student(self) -> Path:
+        """The finished student."""
+        return self.root / "student.safetensors"
+
+    def create(self, *, resuming: bool) -> Path | None:
+        """Make the folders; a folder of an earlier run is renamed first unless it is resumed.
+
+        Returns:
+            Where the earlier run was moved to, if it was.
+        """
+        moved = None
+        if self.root.exists() and not resuming:
+            stamp = time.strftime("%Y%m%d_%H%M%S")
+            moved = self.root.with_name(f"{self.root.name}_archived_{stamp}")
+            self.root.rename(moved)
+        for folder in (self.models, self.states):
+            folder.mkdir(parents=True, exist_ok=True)
+        return moved

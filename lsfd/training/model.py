@@ -1,0 +1,263 @@
+"""``LSFDModel``: BasicSR's model class for training a student with teachers and distillers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import lsfd.compat  # noqa: F401
+
+import torch
+from basicsr.losses import build_loss
+from basicsr.models.base_model import BaseModel
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lsfd.config.load import LoadedOptions, options_from_dict
+from lsfd.config.options import Options
+from lsfd.errors import LsfdError
+from lsfd.inference.device import autocast_dtype, pick_device
+from lsfd.networks.taps import TappedNetwork
+from lsfd.training.assembly import assemble
+from lsfd.training.distributed import Processes
+from lsfd.training.schedule import learning_rate
+from lsfd.training.step import DistillationStep
+
+
+@MODEL_REGISTRY.register()
+class LSFDModel(BaseModel):
+    """A student that learns from ground truth, teachers and distillers.
+
+    ``net_g`` is the student, ``net_g_ema`` the moving average of its weights (a plain copy of
+    them when ``train.ema_decay`` is 0): what is validated and exported.
+
+    Differs from BasicSR's models on purpose: weights are read without executing code, teachers
+    are never wrapped or re-pointed, one object (``state_dict``) holds all that a resume needs.
+    """
+
+    def __init__(
+        self, opt: Mapping[str, Any] | LoadedOptions, processes: Processes | None = None
+    ) -> None:
+        """Build networks, losses and optimiser.
+
+        Args:
+            opt: BasicSR's option dictionary, or an option file that was loaded already.
+            processes: this process's place in distributed training.
+
+        Raises:
+            LsfdError: naming the key of what does not fit.
+        """
+        if isinstance(opt, Mapping):
+            opt = options_from_dict(opt)
+        self.loaded = opt
+        self.options: Options = opt.options
+        self.opt = opt.raw
+        self.is_train = True
+        self.processes = processes or Processes()
+        self.device = training_device(self.options, self.processes)
+        self.dtype = autocast_dtype(self.options.train.precision, self.device)
+
+        parts = assemble(opt)
+        self.net_g = self._place(parts.student)
+        self.net_g_ema = self._averaged()
+        self.teachers = [
+            TappedNetwork(self._place(teacher), taps)
+            for teacher, taps in zip(parts.teachers, parts.teacher_taps, strict=True)
+        ]
+        student: nn.Module = TappedNetwork(self.net_g, parts.student_taps)
+        if self.options.train.compile:
+            student = torch.compile(student)  # type: ignore[assignment]
+            self.teachers = [torch.compile(t) for t in self.teachers]  # type: ignore[misc]
+        pixel = self.options.train.pixel_opt
+        pixel_loss = build_loss(pixel.model_dump()) if pixel else None
+        self.step = DistillationStep(student, parts.distillers, pixel_loss).to(self.device)
+        self.wrapped_step: nn.Module = self.step
+        if self.processes.distributed:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            self.wrapped_step = DistributedDataParallel(self.step, device_ids=ids)
+
+        self.optimizer_g = self._optimizer()
+        self.optimizers = [self.optimizer_g]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.skipped = 0
+        self._skipped_in_a_row = 0
+        self._loss_sums: dict[str, Tensor] = {}
+        self._loss_count = 0
+
+    def _place(self, network: nn.Module) -> nn.Module:
+        network = network.to(self.device)
+        if self.options.train.channels_last:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
+    def _averaged(self) -> nn.Module:
+        # The average is taken before hooks are attached, so that the copy carries none.
+        decay = self.options.train.ema_decay
+        self._average = AveragedModel(self.net_g, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        self._average.eval().requires_grad_(False)
+        return self._average.module
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        arguments = self.options.train.optim_g.model_dump(exclude={"type"})
+        kind = getattr(torch.optim, self.options.train.optim_g.type)
+        return kind(self.step.parameters(), **arguments)  # type: ignore[no-any-return]
+
+    def feed_data(self, data: Mapping[str, Tensor]) -> None:
+        """Take a batch: ``lq`` B x 3 x h x w, ``gt`` B x 3 x sh x sw; uint8, or float in 0..1."""
+        self.lq, self.gt = (self._to_device(data[name]) for name in ("lq", "gt"))
+
+    def _to_device(self, images: Tensor) -> Tensor:
+        images = images.to(self.device, non_blocking=True)
+        if self.options.train.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images.float() / 255 if images.dtype == torch.uint8 else images
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """Take one optimiser step on the batch that was fed.
+
+        A step whose loss or gradient is not finite is skipped and counted.
+
+        Args:
+            current_iter: counted from 1; sets the learning rate.
+
+        Raises:
+            LsfdError: ``train.max_skipped`` steps in a row were skipped.
+        """
+        for group in self.optimizer_g.param_groups:
+            group["lr"] = learning_rate(self.options.train, current_iter)
+        self.optimizer_g.zero_grad(set_to_none=True)
+        terms = self._accumulate_gradients(current_iter)
+        self.scaler.unscale_(self.optimizer_g)
+        norm = self._clip_gradients()
+        if self._is_finite(terms, norm):
+            self._skipped_in_a_row = 0
+            self._collect(terms)
+            self.scaler.step(self.optimizer_g)
+            self._average.update_parameters(self.net_g)
+        else:
+            self._count_skipped(current_iter)
+        self.scaler.update()
+
+    def _accumulate_gradients(self, current_iter: int) -> dict[str, Tensor]:
+        """Run forward and backward over the parts of the batch; return the batch's loss terms."""
+        parts = self.options.train.accumulate
+        chunks = list(zip(self.lq.chunk(parts), self.gt.chunk(parts), strict=True))
+        sums: dict[str, Tensor] = {}
+        for index, (lq, gt) in enumerate(chunks):
+            waits = self.processes.distributed and index + 1 < len(chunks)
+            with self.wrapped_step.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                share = len(lq) / len(self.lq)
+                terms = {k: v * share for k, v in self._losses(lq, gt, current_iter).items()}
+                self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
+            for name, value in terms.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+        return sums
+
+    def _losses(self, lq: Tensor, gt: Tensor, current_iter: int) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            with torch.no_grad():
+                taught = [teacher(lq) for teacher in self.teachers]
+            outputs = [output.float() for output, _ in taught]
+            features = [features for _, features in taught]
+            return self.wrapped_step(lq, gt, outputs, features, current_iter)  # type: ignore[no-any-return]
+
+    def _clip_gradients(self) -> Tensor:
+        limit = self.options.train.clip_grad_norm or float("inf")
+        return nn.utils.clip_grad_norm_(self.step.parameters(), limit)
+
+    def _is_finite(self, terms: Mapping[str, Tensor], norm: Tensor) -> bool:
+        finite = torch.isfinite(torch.stack(list(terms.values()))).all()
+        # fp16 overflows now and then; its scaler skips such steps by itself and lowers the scale.
+        if not self.scaler.is_enabled():
+            finite = finite & torch.isfinite(norm)
+        if self.processes.distributed:
+            flag = finite.float()
+            distributed.all_reduce(flag, distributed.ReduceOp.MIN)
+            finite = flag > 0
+        return bool(finite)
+
+    def _count_skipped(self, current_iter: int) -> None:
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= self.options.train.max_skipped:
+            raise LsfdError(
+                f"iteration {current_iter}: the loss or its gradient was not finite for "
+                f"{self._skipped_in_a_row} steps in a row (train.max_skipped); lower "
+                "train.optim_g.lr, set train.clip_grad_norm, or use train.precision: fp32, and "
+                "resume from the last checkpoint"
+            )
+
+    def _collect(self, terms: Mapping[str, Tensor]) -> None:
+        """Add to the running sums without waiting for the device."""
+        for name, value in terms.items():
+            self._loss_sums[name] = self._loss_sums.get(name, torch.zeros_like(value)) + value
+        self._loss_count += 1
+
+    def get_current_log(self) -> dict[str, float]:
+        """Return each named loss, averaged over processes and steps since the last call."""
+        if not self._loss_sums:
+            return {}
+        values = torch.stack(list(self._loss_sums.values())) / self._loss_count
+        if self.processes.distributed:
+            distributed.all_reduce(values)
+            values = values / self.processes.world_size
+        log = dict(zip(self._loss_sums, values.tolist(), strict=True))
+        self._loss_sums, self._loss_count = {}, 0
+        return log
+
+    def get_current_learning_rate(self) -> list[float]:
+        """Return the learning rate of the last step."""
+        return [group["lr"] for group in self.optimizer_g.param_groups]
+
+    def test(self) -> None:
+        """Upscale the fed ``lq`` with the averaged student; the result is ``output``, 0..1."""
+        with torch.inference_mode():
+            self.output = self.net_g_ema(self.lq)
+
+    def get_current_visuals(self) -> dict[str, Tensor]:
+        """Return ``lq``, ``result`` and ``gt`` as float tensors on the CPU."""
+        named = {"lq": self.lq, "result": self.output, "gt": self.gt}
+        return {name: value.detach().cpu() for name, value in named.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training changes: a resume from it goes on bit for bit."""
+        return {
+            "student": self.net_g.state_dict(),
+            "average": self._average.state_dict(),
+            "distillers": self.step.distillers.state_dict(),
+            "optimizer": self.optimizer_g.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "skipped": [self.skipped, self._skipped_in_a_row],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
+        """Put back what :meth:`state_dict` returned.
+
+        Raises:
+            LsfdError: the checkpoint belongs to another student or other distillers.
+        """
+        try:
+            self.net_g.load_state_dict(state["student"])
+            self._average.load_state_dict(state["average"])
+            self.step.distillers.load_state_dict(state["distillers"])
+            self.optimizer_g.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.skipped, self._skipped_in_a_row = state["skipped"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise LsfdError(
+                f"{source}: does not fit this option file's student and distillers "
+                f"({' '.join(str(error).split())[:200]}); resume with the option file that the run "
+                "began with, or start a new run under another name"
+            ) from error
+
+
+def training_device(options: Options, processes: Processes) -> torch.device:
+    """Return the CPU for ``num_gpu: 0``, otherwise this process's GPU (CPU if there is none)."""
+    if options.num_gpu == 0:
+        return torch.device("cpu")
+    device = pick_device("auto")
+    return torch.device("cuda", processes.local_rank) if device.type == "cuda" else device

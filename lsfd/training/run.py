@@ -1,0 +1,338 @@
+"""A training run from option file to finished student."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lsfd.compat  # noqa: F401
+
+import numpy as np
+import torch
+from basicsr.utils.registry import MODEL_REGISTRY
+from torch.utils.data import DataLoader
+
+from lsfd import provenance
+from lsfd.config.load import LoadedOptions, load_options
+from lsfd.data.pack import ensure_store
+from lsfd.data.patches import PatchDataset, StepSampler
+from lsfd.data.store import Store
+from lsfd.errors import LsfdError
+from lsfd.evaluation.sets import BenchmarkSet
+from lsfd.networks.student_file import StudentCard, save_student
+from lsfd.textfile import write_text
+from lsfd.training import distributed
+from lsfd.training.checkpoint import (
+    SUFFIX,
+    checkpoints,
+    load_checkpoint,
+    random_state,
+    remove_old,
+    restore_random_state,
+    save_checkpoint,
+)
+from lsfd.training.distributed import Launcher, Processes
+from lsfd.training.folder import RunFolder
+from lsfd.training.model import LSFDModel
+from lsfd.training.records import append_record, forget_after
+from lsfd.training.reporter import LOGGER, Reporter, log_to
+from lsfd.training.signals import StopSignals, ignore_interrupt
+from lsfd.training.validation import Best, Scores, better, validate, validation_sets
+
+DEBUG_OVERRIDES = ("logger.print_freq=1", "logger.save_checkpoint_freq=8", "val.val_freq=8")
+INTERRUPTED = 128
+"""Exit status of a run that a signal stopped: this plus the signal's number, as shells have it."""
+
+
+def train(
+    option_file: Path,
+    overrides: Sequence[str] = (),
+    *,
+    auto_resume: bool = False,
+    launcher: Launcher = "none",
+    debug: bool = False,
+) -> int:
+    """Train a student as an option file says.
+
+    Args:
+        option_file: BasicSR-shaped YAML.
+        overrides: ``train.total_iter=2000`` and the like.
+        auto_resume: go on from the run's newest checkpoint, if it has one.
+        launcher: how the processes of a distributed run were started.
+        debug: log every step, validate and save every 8, under the name ``debug_<name>``.
+
+    Returns:
+        Exit status: 0, or 128 + the signal that stopped the run.
+
+    Raises:
+        LsfdError: what is wrong, where, and what to do.
+    """
+    loaded = load_options(option_file, [*overrides, *(DEBUG_OVERRIDES if debug else ())])
+    if debug and not loaded.options.name.startswith("debug"):
+        name = f"debug_{loaded.options.name}"
+        loaded = load_options(option_file, [*overrides, *DEBUG_OVERRIDES, f"name={name}"])
+    use_cuda = loaded.options.num_gpu != 0 and torch.cuda.is_available()
+    processes = distributed.start(launcher, use_cuda, loaded.options.dist_params.port)
+    try:
+        return Run(loaded, processes).go(auto_resume=auto_resume)
+    finally:
+        distributed.stop()
+
+
+class Run:
+    """One run in one process: everything is built, and found fit, before anything is written."""
+
+    def __init__(self, loaded: LoadedOptions, processes: Processes) -> None:
+        options = loaded.options
+        self.loaded = loaded
+        self.options = options
+        self.processes = processes
+        self.folder = RunFolder(Path(options.path.experiments_root) / options.name)
+        seed_everything(options.manual_seed)
+        self.model: LSFDModel = MODEL_REGISTRY.get(options.model_type)(loaded, processes)
+        self.sets: list[BenchmarkSet] = validation_sets(loaded)
+        self.store = self._store()
+        self.dataset = PatchDataset(
+            self.store,
+            options.datasets.train.gt_size,
+            options.datasets.train.use_hflip,
+            options.datasets.train.use_rot,
+            options.manual_seed,
+        )
+        self.iteration = 0
+        self.best: Best | None = None
+        self.scores: Scores = {}
+
+    def _store(self) -> Store:
+        section = self.options.datasets.train
+        if len(section.dataroot_lq) > 1:
+            raise self.loaded.error(
+                "datasets.train.dataroot_lq", "give one folder that holds all low-resolution images"
+            )
+        arguments = (
+            Path(section.cache_dir),
+            [Path(root) for root in section.dataroot_gt],
+            Path(section.dataroot_lq[0]) if section.dataroot_lq else None,
+            self.options.scale,
+            section.gt_size if section.skip_small else 0,
+        )
+        # One process packs, the others find the packed store.
+        if self.processes.is_first:
+            store = ensure_store(*arguments)
+        self.processes.barrier()
+        if not self.processes.is_first:
+            store = ensure_store(*arguments)
+        return store
+
+    def go(self, *, auto_resume: bool) -> int:
+        """Train to the end, or until a signal; return the exit status."""
+        state, source = self._state_to_resume(auto_resume)
+        if self.processes.is_first:
+            self._open_folder(resuming=state is not None)
+        if state is not None and source is not None:
+            self._resume(state, source)
+        else:
+            # Each process draws random numbers of its own; the student was made from one seed.
+            seed_everything(self.options.manual_seed + self.processes.rank)
+        with ExitStack() as stack:
+            reporter = stack.enter_context(self._reporter()) if self.processes.is_first else None
+            signals = stack.enter_context(StopSignals(self.processes, self.model.device))
+            received = self._loop(signals, reporter)
+        if received:
+            LOGGER.info(
+                "stopped at iteration %d of %d; the checkpoint is saved: go on with --auto_resume",
+                self.iteration, self.options.train.total_iter,
+            )  # fmt: skip
+            return INTERRUPTED + received
+        if self.processes.is_first:
+            save_student(self.folder.student, self.model.net_g_ema, self._card())
+            LOGGER.info("the student is in %s", self.folder.student)
+        return 0
+
+    def _loop(self, signals: StopSignals, reporter: Reporter | None) -> int:
+        """Step through the batches; return the signal that stopped the loop, or 0."""
+        total = self.options.train.total_iter
+        logger, val = self.options.logger, self.options.val
+        received = 0
+        for batch in self._loader():
+            self.iteration += 1
+            self.model.feed_data(batch)
+            self.model.optimize_parameters(self.iteration)
+            received = signals.received()
+            last = self.iteration == total or received > 0
+            if reporter is not None:
+                reporter.step()
+            if self.iteration % logger.print_freq == 0 or last:
+                losses = self.model.get_current_log()
+                if reporter is not None:
+                    lr = self.model.get_current_learning_rate()[0]
+                    reporter.losses(self.iteration, losses, lr, self.model.skipped)
+            if self.iteration % val.val_freq == 0 or self.iteration == total:
+                self._validate(reporter)
+            if self.iteration % logger.save_checkpoint_freq == 0 or last:
+                self._save(reporter)
+            if received:
+                break
+        return received
+
+    def _loader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        section = self.options.datasets.train
+        sampler = StepSampler(
+            section.batch_size_per_gpu * self.options.train.accumulate,
+            self.iteration,
+            self.options.train.total_iter,
+            self.processes.rank,
+            self.processes.world_size,
+        )
+        return DataLoader(
+            self.dataset,
+            batch_sampler=sampler,
+            num_workers=section.num_worker_per_gpu,
+            pin_memory=self.model.device.type == "cuda",
+            worker_init_fn=ignore_interrupt,
+        )
+
+    def _validate(self, reporter: Reporter | None) -> None:
+        """Score the student (first process only) and keep the best one."""
+        if reporter is not None and self.sets:
+            pictures = None
+            if self.options.val.save_img:
+                pictures = self.folder.visualization / str(self.iteration)
+            self.scores = validate(self.model.net_g_ema, self.sets, self.loaded, pictures)
+            new_best = better(self.scores, self.best, self.loaded, self.iteration)
+            if new_best is not None:
+                self.best = new_best
+                path = self.folder.models / "net_g_best.safetensors"
+                save_student(path, self.model.net_g_ema, self._card())
+            for index, (name, scores) in enumerate(self.scores.items()):
+                note = f" (best {self.best.value:.4f})" if index == 0 and self.best else ""
+                reporter.scores(self.iteration, name, scores, note)
+            reporter.restart_clock()
+        self.processes.barrier()
+
+    def _save(self, reporter: Reporter | None) -> None:
+        """Write the checkpoint, then the student as it is now."""
+        random_states = self._gather_random_states()
+        if reporter is None:
+            return
+        state: dict[str, Any] = {
+            "iteration": self.iteration,
+            "model": self.model.state_dict(),
+            "random": random_states,
+            "best": None if self.best is None else [self.best.value, self.best.iteration],
+            "scores": self.scores,
+        }
+        save_checkpoint(self.folder.states / f"{self.iteration}{SUFFIX}", state)
+        remove_old(self.folder.states, self.options.logger.keep_checkpoints)
+        path = self.folder.models / "net_g_latest.safetensors"
+        save_student(path, self.model.net_g_ema, self._card())
+        reporter.curves()
+        reporter.restart_clock()
+
+    def _gather_random_states(self) -> list[dict[str, Any]]:
+        """Return every process's random state, in the order of ranks."""
+        own = random_state()
+        if not self.processes.distributed:
+            return [own]
+        states: list[Any] = [None] * self.processes.world_size
+        torch.distributed.all_gather_object(states, own)
+        return states
+
+    def _state_to_resume(self, auto_resume: bool) -> tuple[dict[str, Any] | None, Path | None]:
+        """Return the checkpoint to go on from: the named one, or the newest that can be read."""
+        named = self.options.path.resume_state
+        newest = checkpoints(self.folder.states) if auto_resume else []
+        if newest:
+            for path in newest:
+                try:
+                    return load_checkpoint(path), path
+                except LsfdError as error:
+                    LOGGER.warning("%s; trying the checkpoint before it", error)
+            raise LsfdError(
+                f"{self.folder.states}: none of its {len(newest)} checkpoints can be read; start "
+                "anew without --auto_resume"
+            )
+        return (load_checkpoint(Path(named)), Path(named)) if named else (None, None)
+
+    def _resume(self, state: dict[str, Any], source: Path) -> None:
+        self.model.load_state_dict(state["model"], source)
+        self.iteration = state["iteration"]
+        self.scores = state["scores"]
+        self.best = Best(*state["best"]) if state["best"] else None
+        states = state["random"]
+        if len(states) == self.processes.world_size:
+            restore_random_state(states[self.processes.rank])
+        if self.processes.is_first:
+            forget_after(self.folder.records, self.iteration)
+            remove_old(self.folder.states, self.options.logger.keep_checkpoints)
+            LOGGER.info("going on from iteration %d (%s)", self.iteration, source)
+
+    def _open_folder(self, *, resuming: bool) -> None:
+        moved = self.folder.create(resuming=resuming)
+        stamp = time.strftime("%Y%m%d_%H%M%S")
+        log_to(self.folder.root / f"train_{self.options.name}_{stamp}.log")
+        if moved is not None:
+            LOGGER.info("an earlier run of this name is now %s", moved)
+        write_text(self.folder.options, self.loaded.to_yaml())
+        record = {"kind": "run", "resumed": resuming, **self._provenance()}
+        append_record(self.folder.records, record)
+        parameters = sum(p.numel() for p in self.model.net_g.parameters())
+        LOGGER.info(
+            "%s: student %s with %s parameters, %d training images, %s, %s",
+            self.options.name, self.options.network_g.type, f"{parameters:,}",
+            len(self.store), self.model.device,
+            str(self.model.dtype or torch.float32).removeprefix("torch."),
+        )  # fmt: skip
+
+    def _reporter(self) -> Reporter:
+        return Reporter(
+            self.folder,
+            self.options.name,
+            self.options.train.total_iter,
+            self.iteration,
+            self.options.logger.use_tb_logger,
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "name": self.options.name,
+            "seed": self.options.manual_seed,
+            "data": self._data(),
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+            "hardware": provenance.hardware(),
+            "precision": str(self.model.dtype or torch.float32).removeprefix("torch."),
+            "processes": self.processes.world_size,
+        }
+
+    def _data(self) -> str:
+        store = self.store
+        name = self.options.datasets.train.name
+        return f"{name}: {len(store)} images, fingerprint {store.fingerprint[:16]}"
+
+    def _card(self) -> StudentCard:
+        return StudentCard(
+            architecture=self.loaded.raw["network_g"],
+            scale=self.options.scale,
+            method=" + ".join(item.type for item in self.options.distillers) or "Plain",
+            teacher=", ".join(Path(path).name for path in self.options.path.pretrain_network_t)
+            or None,
+            iterations=self.iteration,
+            data=self._data(),
+            scores=self.scores,
+            seed=self.options.manual_seed,
+            commit=provenance.commit(),
+            versions=provenance.versions(),
+            hardware=provenance.hardware(),
+        )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the random generators of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
