@@ -139,6 +139,16 @@ def test_smoothing_keeps_a_constant_and_the_mean(tmp_path: Path, figures: list[F
     assert raw_flat.get_color() == flat.get_color() != noisy.get_color()
 
 
+@pytest.mark.parametrize("high", [1.0, 0.0241, 0.03, 0.05, 0.1, 1.5, 1e3, 1e9])
+def test_the_loss_axis_has_a_few_labels_at_any_range(
+    tmp_path: Path, figures: list[Figure], high: float
+) -> None:
+    save_run_curves([train(1, l_pix=0.024), train(2, l_pix=high)], tmp_path / "run.png", "")
+    axes = figures[0].axes[0]
+    low, top = axes.get_ylim()
+    assert 2 <= sum(low <= tick <= top for tick in axes.get_yticks()) <= 13
+
+
 def test_a_resumed_run_overwrites_what_it_repeats(tmp_path: Path, figures: list[Figure]) -> None:
     records = [val(1000, 30.0), val(2000, 31.0), val(2000, 32.0), val(3000, 31.5)]
     save_run_curves(records, tmp_path / "run.png", "")
@@ -215,26 +225,23 @@ def test_telling_box_is_where_the_difference_is(hr: Array) -> None:
     assert telling_box(hr, hr, 96) == (0, 0, 96, 96)
 
 
-def find(picture: Array, crop: Array) -> list[tuple[int, int]]:
-    """Return the corners (left, top) where ``crop`` stands in ``picture``, pixel for pixel."""
-    height, width = crop.shape[:2]
-    first = (picture[: 1 - height, : 1 - width] == crop[0, 0]).all(axis=2)
-    last = (picture[height - 1 :, width - 1 :] == crop[-1, -1]).all(axis=2)
-    return [
-        (int(x), int(y))
-        for y, x in np.argwhere(first & last)
-        if (picture[y, x : x + width] == crop[0]).all()
-        and (picture[y : y + height, x : x + width] == crop).all()
-    ]
+def codes(image: Array) -> Array:
+    """Return one number for each pixel's colour."""
+    return image.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
 
 
-def find_enlarged(picture: Array, crop: Array) -> tuple[int, int, int]:
+def find(picture: Array, crop: Array) -> tuple[int, int, int]:
     """Return (left, top, factor) of the only place where ``crop`` stands enlarged."""
-    places = [
-        (left, top, factor)
-        for factor in range(5, 40)
-        for left, top in find(picture, crop.repeat(factor, axis=0).repeat(factor, axis=1))
-    ]
+    where, what = codes(picture), codes(crop)
+    places = []
+    for y, x in np.argwhere(where == what[0, 0]):
+        if where[y - 1, x] == what[0, 0] or where[y, x - 1] == what[0, 0]:
+            continue  # Not the upper left corner of an enlarged pixel.
+        factor = int(np.argmax(where[y, x:] != what[0, 0]))
+        enlarged = what.repeat(factor, axis=0).repeat(factor, axis=1)
+        found = where[y : y + enlarged.shape[0], x : x + enlarged.shape[1]]
+        if np.array_equal(found, enlarged):
+            places.append((int(x), int(y), factor))
     assert len(places) == 1
     return places[0]
 
@@ -248,7 +255,7 @@ def test_every_crop_is_in_the_picture_enlarged_by_pixels(
     picture = pixels(tmp_path / "c.png")
     assert 1500 < picture.shape[1] < 2200
     images = [*(result.image for result in results), hr]
-    places = [find_enlarged(picture, image[20:36, 30:54]) for image in images]
+    places = [find(picture, image[20:36, 30:54]) for image in images]
     assert len({factor for *_, factor in places}) == 1
     assert len(set(places)) == methods + 1
     assert len({top for _, top, _ in places}) == (1 if methods in (1, 2, 4) else 2)
@@ -268,7 +275,7 @@ def test_the_best_is_bold(tmp_path: Path, hr: Array, best: int) -> None:
     picture = pixels(tmp_path / "c.png")
     inks = []
     for result in results:
-        left, top, factor = find_enlarged(picture, result.image[:32, :32])
+        left, top, factor = find(picture, result.image[:32, :32])
         inks.append(ink(picture, (left, top + 32 * factor), 32 * factor))
     assert int(np.argmax(inks)) == best
     assert len(set(inks)) == 2
@@ -282,9 +289,10 @@ def test_the_rectangle_surrounds_the_box(tmp_path: Path) -> None:
     outer = np.nonzero((picture[:, 20] == 128).all(axis=1))[0]
     zoom = (outer[-1] - outer[0] + 1) / 100
     middle = np.array([xs.min() + xs.max(), ys.min() + ys.max()]) / 2 - 14
-    np.testing.assert_allclose(middle / zoom, [40, 55], atol=1)
-    np.testing.assert_allclose(np.ptp(xs) / zoom, 40, atol=4)
-    np.testing.assert_allclose(np.ptp(ys) / zoom, 30, atol=4)
+    np.testing.assert_allclose(middle, [40 * zoom, 55 * zoom], atol=1.5)
+    # The coloured line begins 2 pixels outside the box and is 4 wide.
+    np.testing.assert_allclose(np.ptp(xs) - 40 * zoom, 10, atol=1.5)
+    np.testing.assert_allclose(np.ptp(ys) - 30 * zoom, 10, atol=1.5)
 
 
 def test_no_box_means_the_most_telling_one(tmp_path: Path, hr: Array) -> None:

@@ -71,7 +71,7 @@ def test_the_average_is_preferred_and_a_key_overrides(
     assert same(read_state_dict(path), state)
     assert same(read_state_dict(path, "params"), other(state))
     assert same(read_state_dict(path, "mine"), other(state))
-    with pytest.raises(LsfdError, match="no part 'theirs'.*params, params_ema, mine"):
+    with pytest.raises(LsfdError, match=r"no part 'theirs'.*params, params_ema, mine"):
         read_state_dict(path, "theirs")
 
 

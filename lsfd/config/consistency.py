@@ -74,5 +74,6 @@ def _schedule(options: Options) -> Iterator[Problem]:
         parts = len(scheduler.restarts)
     else:
         return
-    if scheduler.restart_weights and len(scheduler.restart_weights) != parts:
-        yield "train.scheduler.restart_weights", f"needs {parts} entries, one for each start"
+    given = len(scheduler.restart_weights)
+    if given != parts:
+        yield "train.scheduler.restart_weights", f"{given} weight(s) for {parts} start(s)"

@@ -18,11 +18,9 @@ from lsfd.config.sentences import explain, real_path
 from lsfd.errors import LsfdError
 
 # What BasicSR's parse_options adds to the dict that it read from the option file.
-_ADDED_BY_BASICSR = {
-    "": {"dist", "rank", "world_size", "auto_resume", "is_train"},
-    "path": {"models", "training_states", "log", "visualization", "results_root"},
-    "datasets.*": {"phase", "scale"},
-}
+_ADDED_AT_TOP = ("dist", "rank", "world_size", "auto_resume", "is_train")
+_ADDED_TO_PATH = ("models", "training_states", "log", "visualization", "results_root")
+_ADDED_TO_DATASET = ("phase", "scale")
 
 
 @dataclass(frozen=True)
@@ -146,17 +144,17 @@ def _plain(value: Any, path: KeyPath, origin: _Origin) -> Any:
 
 
 def _drop_added(data: dict[str, Any]) -> None:
-    if "models" in (data.get("path") or {}):  # BasicSR points experiments_root at the run itself.
-        data["path"]["experiments_root"] = str(Path(data["path"]["experiments_root"]).parent)
-    sections: dict[str, list[Any]] = {
-        "": [data],
-        "path": [data.get("path")],
-        "datasets.*": list((data.get("datasets") or {}).values()),
-    }
-    for name, added in _ADDED_BY_BASICSR.items():
-        for section in sections[name]:
-            for key in added & set(section or ()):
-                del section[key]
+    """Take out what BasicSR's ``parse_options`` added, in place."""
+    paths, datasets = data.get("path"), data.get("datasets")
+    if isinstance(paths, dict) and {"models", "experiments_root"} <= set(paths):
+        # There BasicSR points at the run's own folder.
+        paths["experiments_root"] = str(Path(str(paths["experiments_root"])).parent)
+    sections: list[tuple[Any, tuple[str, ...]]] = [(data, _ADDED_AT_TOP), (paths, _ADDED_TO_PATH)]
+    if isinstance(datasets, dict):
+        sections += [(dataset, _ADDED_TO_DATASET) for dataset in datasets.values()]
+    for section, added in sections:
+        for key in added if isinstance(section, dict) else ():
+            section.pop(key, None)
 
 
 def _expanded(value: Any, path: KeyPath, origin: _Origin) -> Any:

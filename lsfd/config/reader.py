@@ -129,7 +129,7 @@ class Document:
         return {**inherited, **own}
 
     def _merged(self, node: yaml.Node, path: KeyPath) -> Iterator[tuple[str, Any]]:
-        """Yield what ``<<: *alias`` or ``<<: [*first, *second]`` brings; the first of a name counts."""
+        """Yield what ``<<: *alias`` or ``<<: [*first, *second]`` brings; the first wins."""
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             value = self._plain(source, path)
             if not isinstance(value, dict):
@@ -173,4 +173,4 @@ def read_document(path: str | Path) -> Document:
 
 def dump(data: Any) -> str:
     """Write plain data as YAML that :class:`Document` reads back unchanged."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False)

@@ -92,8 +92,8 @@ class CosineAnnealingRestartLR(Section):
     """One cosine for each period."""
     periods: list[Count] = Field(min_length=1)
     """Length of each period in iterations."""
-    restart_weights: list[Positive] = Field(default=[])
-    """Factor on lr in each period; empty: 1."""
+    restart_weights: list[Positive] = Field(default=[1.0])
+    """Factor on lr in each period."""
     eta_min: NonNegative = 0.0
     """Learning rate at the end of each period."""
 
@@ -107,10 +107,10 @@ class MultiStepRestartLR(Section):
     """Iterations, ascending."""
     gamma: Positive = 0.1
     """Factor at each milestone."""
-    restarts: Annotated[list[Natural], AfterValidator(_ascending)] = Field(default=[])
+    restarts: Annotated[list[Natural], AfterValidator(_ascending)] = Field(default=[0])
     """Iterations, ascending, at which the learning rate is set anew."""
-    restart_weights: list[Positive] = Field(default=[])
-    """Factor on lr from each restart on; empty: 1."""
+    restart_weights: list[Positive] = Field(default=[1.0])
+    """Factor on lr from each restart on."""
 
 
 Scheduler = Annotated[

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lsfd.errors import LsfdError
+from lsfd.errors import LsfdError, nearest
 from lsfd.imaging.files import IMAGE_EXTENSIONS, read_image, write_image
 
 
@@ -65,8 +65,13 @@ def upscale_path(
         LsfdError: the source does not exist or has no image, two inputs would be written to one
             file, or an output would replace an input.
     """
+    files = _files(source, out)
+    images = {path: name for path, name in files.items() if _is_image(path)}
+    if not images:
+        raise LsfdError(f"there is no image in {source}")
+    outputs = _outputs(images, _target_names(source, out, suffix, extension))
     report = FolderReport()
-    outputs = _plan(source, out, suffix, extension, report)
+    report.failed.update((path, "not an image") for path in files if path not in images)
     with tqdm(outputs.items(), "upscale", unit="image", disable=None) as bar:
         for image_path, out_path in bar:
             bar.set_postfix_str(image_path.name)
@@ -82,50 +87,57 @@ def upscale_path(
     return report
 
 
-def _plan(
-    source: Path, out: Path, suffix: str, extension: str | None, report: FolderReport
-) -> dict[Path, Path]:
-    """Return the output of each input; files that are no image go into the report."""
-    outputs: dict[Path, Path] = {}
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_EXTENSIONS
+
+
+def _target_names(
+    source: Path, out: Path, suffix: str, extension: str | None
+) -> Callable[[Path], Path]:
+    """Return what gives the output file for the path of an input relative to the source."""
+    if source.is_file() and not out.is_dir() and _is_image(out):
+        return lambda relative: out
+    ending = None if extension is None else f".{extension.removeprefix('.').lower()}"
+    if ending is not None and ending not in IMAGE_EXTENSIONS:
+        hint = nearest(ending, IMAGE_EXTENSIONS)
+        raise LsfdError(f"'{extension}' is no image format that can be written{hint}")
+    return lambda relative: (
+        out / relative.parent / f"{relative.stem}{suffix}{ending or relative.suffix}"
+    )
+
+
+def _outputs(images: dict[Path, Path], target_name: Callable[[Path], Path]) -> dict[Path, Path]:
+    """Return the output of each input, which are all different and none of the inputs."""
     inputs: dict[Path, Path] = {}
-    for path, relative in _files(source, out):
-        if path.suffix.lower() not in IMAGE_EXTENSIONS:
-            report.failed[path] = "not an image"
-            continue
-        if source.is_file() and not out.is_dir() and out.suffix.lower() in IMAGE_EXTENSIONS:
-            target = out
-        else:
-            ending = path.suffix if extension is None else f".{extension.removeprefix('.')}"
-            target = out / relative.parent / f"{path.stem}{suffix}{ending}"
+    for path, relative in images.items():
+        target = target_name(relative)
         if target in inputs:
             raise LsfdError(
-                f"{inputs[target]} and {path} would both be written to {target}; "
-                "rename one of them, or keep the extensions"
+                f"{inputs[target]} and {path} would both be written to {target}; rename one of "
+                "them, or keep the format of the inputs"
             )
         inputs[target] = path
-        outputs[path] = target
-    if not outputs:
-        raise LsfdError(f"there is no image in {source}")
-    originals = {path.resolve() for path in outputs}
+    originals = {path.resolve() for path in images}
     for target in inputs:
         if target.resolve() in originals:
             raise LsfdError(f"the output {target} would replace an input; choose another folder")
-    return outputs
+    return {path: target for target, path in inputs.items()}
 
 
-def _files(source: Path, out: Path) -> list[tuple[Path, Path]]:
-    """Return the files of the source, with their paths relative to it, but none below ``out``."""
+def _files(source: Path, out: Path) -> dict[Path, Path]:
+    """Return the files of the source with their paths relative to it, without those in ``out``."""
     if source.is_file():
-        return [(source, Path(source.name))]
+        return {source: Path(source.name)}
     if not source.is_dir():
         raise LsfdError(f"{source} does not exist; give an image file or a folder")
-    own = out.resolve()
-    if own == source.resolve():
+    home, own = source.resolve(), out.resolve()
+    if own == home:
         raise LsfdError(f"the outputs cannot go among the inputs in {source}; give another folder")
-    return [
-        (path, path.relative_to(source))
-        for path in sorted(source.rglob("*"))
+    files = {path: path.relative_to(source) for path in sorted(source.rglob("*"))}
+    return {
+        path: relative
+        for path, relative in files.items()
         if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-        and own not in path.resolve().parents
-    ]
+        and not any(part.startswith(".") for part in relative.parts)
+        and not (own.is_relative_to(home) and path.resolve().is_relative_to(own))
+    }

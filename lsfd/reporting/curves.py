@@ -109,7 +109,7 @@ def _scores(records: Records, metric: str) -> dict[str, _Points]:
 
 
 def _draw_losses(axes: Axes, losses: Mapping[str, _Points]) -> None:
-    axes.set_title("Losses, unweighted")
+    axes.set_title("Losses")
     positive = {n: {i: v for i, v in points.items() if v > 0} for n, points in losses.items()}
     if not any(positive.values()):
         _note_empty(axes, "no losses yet")
@@ -123,7 +123,11 @@ def _draw_losses(axes: Axes, losses: Mapping[str, _Points]) -> None:
         means = _moving_mean(values, window)
         axes.plot(iterations, means, label=name, marker=_marker(points), **style)
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axes.get_ylim()
+    decades = math.log10(high / low)
+    # 1, 2, 5 between one decade and three; fewer labels on a wider axis, more on a narrower one.
+    subs = [1] if decades > 3 else [1, 2, 5] if decades > 1 else list(range(1, 10))
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     _legend_beside(axes)

@@ -125,7 +125,7 @@ def _build_distiller(
     try:
         arguments = check_arguments(method, section.arguments, ignore={"setting"})
     except ArgumentProblem as problem:
-        raise loaded.error(f"{key}.{problem.key}", str(problem)) from None
+        raise loaded.error(f"{key}.{problem.key}", problem.message) from None
     return _at(loaded, key, method, Setting(loaded.options.scale, tuple(taps)), **arguments)
 
 

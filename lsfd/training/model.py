@@ -232,6 +232,7 @@ class LSFDModel(BaseModel):
             "optimizer": self.optimizer_g.state_dict(),
             "scaler": self.scaler.state_dict(),
             "skipped": [self.skipped, self._skipped_in_a_row],
+            "log": [self._loss_sums, self._loss_count],
         }
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
@@ -247,6 +248,8 @@ class LSFDModel(BaseModel):
             self.optimizer_g.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.skipped, self._skipped_in_a_row = state["skipped"]
+            sums, self._loss_count = state["log"]
+            self._loss_sums = {name: value.to(self.device) for name, value in sums.items()}
         except (KeyError, RuntimeError, ValueError) as error:
             raise LsfdError(
                 f"{source}: does not fit this option file's student and distillers "

@@ -194,6 +194,9 @@ class Run:
             num_workers=section.num_worker_per_gpu,
             pin_memory=self.model.device.type == "cuda",
             worker_init_fn=ignore_interrupt,
+            # Its own generator: starting the loader must not draw from the one that a resume has
+            # just put back.
+            generator=torch.Generator(),
         )
 
     def _validate(self, reporter: Reporter | None) -> None:

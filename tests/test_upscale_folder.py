@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lsfd.errors import LsfdError
+from lsfd.imaging.files import read_image, write_image
+from lsfd.inference.folder import upscale_path
+
+
+def double(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return image.repeat(2, 0).repeat(2, 1)
+
+
+def picture(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (4 + seed, 6, 3), np.uint8)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder tree with two images, a text file, and a text file that calls itself an image."""
+    folder = tmp_path / "in"
+    write_image(folder / "cat.png", picture(1))
+    write_image(folder / "deep" / "er" / "dog.bmp", picture(2))
+    (folder / "notes.txt").write_text("hello")
+    (folder / "deep" / "fake.png").write_text("no image")
+    (folder / ".hidden").write_text("")
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_tree_keeps_its_shape(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = upscale_path(source, out, double)
+    assert files(out) == {"cat.png", "deep/er/dog.png"}
+    assert set(report.done) == {out / "cat.png", out / "deep/er/dog.png"}
+    assert np.array_equal(read_image(out / "cat.png"), double(picture(1)))
+    assert np.array_equal(read_image(out / "deep/er/dog.png"), double(picture(2)))
+
+
+def test_files_that_are_no_image_are_named(source: Path, tmp_path: Path) -> None:
+    report = upscale_path(source, tmp_path / "out", double)
+    assert set(report.failed) == {source / "notes.txt", source / "deep" / "fake.png"}
+    assert report.failed[source / "notes.txt"] == "not an image"
+    assert "2 upscaled, 2 skipped:" in str(report)
+    assert str(source / "deep" / "fake.png") in str(report)
+
+
+def test_an_image_that_cannot_be_upscaled_does_not_stop_the_rest(
+    source: Path, tmp_path: Path
+) -> None:
+    def picky(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if image.shape[0] == 5:
+            raise LsfdError("five rows are too many")
+        return double(image)
+
+    report = upscale_path(source, tmp_path / "out", picky)
+    assert report.failed[source / "cat.png"] == "five rows are too many"
+    assert files(tmp_path / "out") == {"deep/er/dog.png"}
+
+
+def test_suffix_and_format(source: Path, tmp_path: Path) -> None:
+    upscale_path(source, tmp_path / "out", double, suffix="_x2", extension=None)
+    assert files(tmp_path / "out") == {"cat_x2.png", "deep/er/dog_x2.bmp"}
+    upscale_path(source, tmp_path / "webp", double, extension="webp")
+    assert files(tmp_path / "webp") == {"cat.webp", "deep/er/dog.webp"}
+    with pytest.raises(LsfdError, match=r"'pgn' is no image format.*did you mean '\.png'"):
+        upscale_path(source, tmp_path / "other", double, extension="pgn")
+
+
+def test_one_file(source: Path, tmp_path: Path) -> None:
+    upscale_path(source / "cat.png", tmp_path / "big.bmp", double, suffix="_x2")
+    assert np.array_equal(read_image(tmp_path / "big.bmp"), double(picture(1)))
+    upscale_path(source / "cat.png", tmp_path / "folder", double, suffix="_x2")
+    assert files(tmp_path / "folder") == {"cat_x2.png"}
+
+
+def test_existing_outputs_are_overwritten_unless_resumed(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_image(out / "cat.png", picture(3))
+    report = upscale_path(source, out, double, resume=True)
+    assert report.kept == [out / "cat.png"]
+    assert report.done == [out / "deep/er/dog.png"]
+    assert np.array_equal(read_image(out / "cat.png"), picture(3))
+    report = upscale_path(source, out, double)
+    assert not report.kept
+    assert np.array_equal(read_image(out / "cat.png"), double(picture(1)))
+
+
+def test_outputs_inside_the_source_are_not_read(source: Path) -> None:
+    out = source / "results"
+    upscale_path(source, out, double)
+    report = upscale_path(source, out, double)
+    assert files(out) == {"cat.png", "deep/er/dog.png"}
+    assert len(report.done) == 2
+    assert np.array_equal(read_image(out / "cat.png"), double(picture(1)))
+
+
+def test_inputs_are_never_replaced(source: Path) -> None:
+    before = read_image(source / "cat.png")
+    with pytest.raises(LsfdError, match="among the inputs"):
+        upscale_path(source, source, double, suffix="_x2")
+    with pytest.raises(LsfdError, match="would replace an input"):
+        upscale_path(source / "cat.png", source, double)
+    with pytest.raises(LsfdError, match="would replace an input"):
+        upscale_path(source / "cat.png", source / "cat.png", double)
+    write_image(source / "in" / "in" / "cat.png", picture(4))
+    write_image(source / "in" / "cat.png", picture(5))
+    with pytest.raises(LsfdError, match="would replace an input"):
+        upscale_path(source / "in", source, double)
+    assert np.array_equal(read_image(source / "cat.png"), before)
+
+
+def test_two_inputs_with_one_output_are_refused(source: Path, tmp_path: Path) -> None:
+    write_image(source / "cat.bmp", picture(3))
+    with pytest.raises(LsfdError, match=r"cat\.bmp and .*cat\.png would both be written"):
+        upscale_path(source, tmp_path / "out", double)
+    assert not (tmp_path / "out").exists()
+    assert len(upscale_path(source, tmp_path / "out", double, extension=None).done) == 3
+
+
+def test_nothing_to_upscale(tmp_path: Path) -> None:
+    with pytest.raises(LsfdError, match="absent does not exist"):
+        upscale_path(tmp_path / "absent", tmp_path / "out", double)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.txt").write_text("")
+    with pytest.raises(LsfdError, match=r"no image in .*empty"):
+        upscale_path(tmp_path / "empty", tmp_path / "out", double)
+
+
+def test_an_interrupted_write_leaves_nothing_behind(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        upscale_path(source, tmp_path / "out", double)
+    assert files(tmp_path / "out") == set()
