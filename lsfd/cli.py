@@ -65,7 +65,10 @@ def _add_prepare(verbs: Verbs) -> None:
     source = verb.add_mutually_exclusive_group(required=True)
     source.add_argument("-i", "--input", type=Path, metavar="DIR", help="folder of images")
     source.add_argument(
-        "--download", nargs="+", metavar="SET", help="public sets: DIV2K_train DIV2K_valid Set5 Set14 B100 Urban100"
+        "--download",
+        nargs="+",
+        metavar="SET",
+        help="public sets: DIV2K_train DIV2K_valid Set5 Set14 B100 Urban100",
     )
     source.add_argument(
         "--embedded", action="store_true", help="photographs that scikit-image ships, no download"

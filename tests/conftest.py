@@ -55,6 +55,7 @@ def run_options(
     def options(**sections: Any) -> dict[str, Any]:
         base: dict[str, Any] = {
             "name": "tiny",
+            "model_type": "LSFDModel",
             "scale": 2,
             "num_gpu": 0,
             "manual_seed": 3,

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lsfd.errors import LsfdError
+from lsfd.networks import student_file
 from lsfd.networks.build import build_network
 from lsfd.networks.card import METADATA_KEY
 from lsfd.networks.student_file import StudentCard, load_any, load_student, save_student
@@ -164,7 +165,7 @@ def test_what_could_not_be_loaded_is_not_saved(path: Path, network: nn.Module) -
         ({"architecture": {}}, "architecture.type"),
         ({"architecture": {"type": "os.system"}}, "no network 'os.system'"),
         ({"architecture": {**OPTIONS, "num_block": 10**9}}, "num_block"),
-        ({"architecture": {**OPTIONS, "num_feat": 4096, "num_block": 900}}, "do not fit"),
+        ({"architecture": {**OPTIONS, "num_feat": 16}}, "do not fit"),
         ({"architecture": {**OPTIONS, "run": "code"}}, "no such argument"),
         ({"scores": {"Set5": "high"}}, "scores.Set5"),
         ({"iterations": -1}, "iterations"),
@@ -178,6 +179,23 @@ def test_a_false_card_is_refused(
     with pytest.raises(LsfdError, match=r"student\.safetensors") as caught:
         load_student(path)
     assert said in str(caught.value)
+
+
+def test_a_card_that_claims_too_much_takes_no_memory(
+    path: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_student(path, network, CARD)
+    rewrite(path, architecture={**OPTIONS, "num_feat": 16, "num_block": 9})
+    devices = []
+
+    def build(*arguments: Any) -> nn.Module:
+        devices.append(str(torch.get_default_device()))
+        return build_network(*arguments)
+
+    monkeypatch.setattr(student_file, "build_network", build)
+    with pytest.raises(LsfdError, match="do not fit"):
+        load_student(path)
+    assert devices == ["meta"]
 
 
 @settings(max_examples=50, deadline=None)

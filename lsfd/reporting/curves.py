@@ -110,8 +110,10 @@ def _scores(records: Records, metric: str) -> dict[str, _Points]:
 
 def _draw_losses(axes: Axes, losses: Mapping[str, _Points]) -> None:
     axes.set_title("Losses")
+    # A logarithmic axis has no place for zero; a loss of weight zero is nothing else.
     positive = {n: {i: v for i, v in points.items() if v > 0} for n, points in losses.items()}
-    if not any(positive.values()):
+    positive = {name: points for name, points in positive.items() if points}
+    if not positive:
         _note_empty(axes, "no losses yet")
         return
     for index, (name, points) in enumerate(positive.items()):

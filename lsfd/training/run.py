@@ -40,7 +40,7 @@ from lsfd.training.folder import RunFolder
 from lsfd.training.model import LSFDModel
 from lsfd.training.records import append_record, forget_after
 from lsfd.training.reporter import LOGGER, Reporter, log_to
-from lsfd.training.signals import StopSignals, ignore_interrupt
+from lsfd.training.signals import StopSignals, ignore_signals
 from lsfd.training.validation import Best, Scores, better, validate, validation_sets
 
 DEBUG_OVERRIDES = ("logger.print_freq=1", "logger.save_checkpoint_freq=8", "val.val_freq=8")
@@ -193,7 +193,7 @@ class Run:
             batch_sampler=sampler,
             num_workers=section.num_worker_per_gpu,
             pin_memory=self.model.device.type == "cuda",
-            worker_init_fn=ignore_interrupt,
+            worker_init_fn=ignore_signals,
             # Its own generator: starting the loader must not draw from the one that a resume has
             # just put back.
             generator=torch.Generator(),

@@ -56,6 +56,7 @@ class StopSignals:
         return int(flag)
 
 
-def ignore_interrupt(_worker: int) -> None:
-    """Start of a loader process: Ctrl-C reaches it too, but only the trainer answers."""
+def ignore_signals(_worker: int) -> None:
+    """Start of a loader process: a signal to the whole group is for the trainer to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

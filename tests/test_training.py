@@ -1,0 +1,247 @@
+"""The trainer: what is logged, saved, skipped, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lsfd.compat  # noqa: F401
+
+import pytest
+import torch
+from basicsr.models import build_model
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lsfd.config.load import options_from_dict
+from lsfd.distillers import DISTILLERS, DistillationBatch, Distiller
+from lsfd.errors import LsfdError
+from lsfd.networks.build import build_network
+from lsfd.networks.student_file import load_student
+from lsfd.training.checkpoint import checkpoints, load_checkpoint
+from lsfd.training.distributed import Processes
+from lsfd.training.model import LSFDModel
+from lsfd.training.records import read_records
+from lsfd.training.run import Run
+
+Options = Callable[..., dict[str, Any]]
+
+
+def run(options: dict[str, Any], *, auto_resume: bool = False) -> Run:
+    """Train in this process and return the finished run."""
+    finished = Run(options_from_dict(options), Processes())
+    assert finished.go(auto_resume=auto_resume) == 0
+    return finished
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Compare two checkpoints value by value, tensors bit for bit."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_same(one, other)
+    elif isinstance(first, Tensor):
+        assert first.dtype == second.dtype and torch.equal(first, second)
+    else:
+        assert first == second
+
+
+def test_a_run_leaves_what_it_promises(run_options: Options) -> None:
+    finished = run(run_options())
+    folder = finished.folder
+    assert [path.name for path in checkpoints(folder.states)] == ["12.state", "10.state"]
+    assert folder.curves.stat().st_size > 0
+    records = read_records(folder.records)
+    assert [r["kind"] for r in records].count("val") == 2
+    losses = [r["losses"] for r in records if r["kind"] == "train"]
+    assert len(losses) == 3
+    assert losses[0].keys() == {"l_pix", "l_lsfd_feature", "l_lsfd_output"}
+    origin = records[0]
+    assert origin["seed"] == 3 and "2 images" in origin["data"] and origin["versions"]["torch"]
+    assert not list(folder.root.rglob("*.tmp"))
+
+    student, card = load_student(folder.student)
+    assert (card.scale, card.method, card.iterations, card.seed) == (2, "LSFD", 12, 3)
+    assert card.scores["photographs"]["psnr"] == records[-1]["scores"]["psnr"]
+    lq = torch.rand(1, 3, 9, 11)
+    with torch.no_grad():
+        # The memory layout differs, and with it the order of the sums.
+        torch.testing.assert_close(student(lq), finished.model.net_g_ema(lq))
+
+
+def test_exported_student_is_a_plain_network(run_options: Options) -> None:
+    options = run_options()
+    finished = run(options)
+    plain = build_network(options["network_g"])
+    saved = load_file(finished.folder.student)
+    assert saved.keys() == plain.state_dict().keys()
+    assert all(saved[name].shape == value.shape for name, value in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("method", sorted(DISTILLERS))
+def test_weight_zero_is_training_without_a_teacher(run_options: Options, method: str) -> None:
+    zero = dict.fromkeys(DISTILLERS[method].default_weights, 0.0)
+    with_teacher = run_options(name="zero", distillers=[{"type": method, "weights": zero}])
+    without = run_options(name="plain", distillers=None, network_t=None)
+    del without["path"]["pretrain_network_t"]
+    first, second = run(with_teacher), run(without)
+    assert_same(first.model.net_g.state_dict(), second.model.net_g.state_dict())
+
+
+@pytest.mark.parametrize("method", sorted(DISTILLERS))
+def test_teacher_is_untouched_and_resume_is_exact(run_options: Options, method: str) -> None:
+    distillers = [{"type": method}]
+    whole = Run(options_from_dict(run_options(name="whole", distillers=distillers)), Processes())
+    before = [{k: v.clone() for k, v in t.state_dict().items()} for t in whole.model.teachers]
+    whole.go(auto_resume=False)
+    assert_same(before, [dict(t.state_dict()) for t in whole.model.teachers])
+    assert all(not p.requires_grad for t in whole.model.teachers for p in t.parameters())
+
+    options = run_options(name="parts", distillers=distillers)
+    parts = run(options)
+    for path in checkpoints(parts.folder.states):
+        if path.name != "10.state":
+            path.unlink()
+    parts.folder.student.unlink()
+    resumed = run(options, auto_resume=True)
+    assert resumed.folder.student.read_bytes() == whole.folder.student.read_bytes()
+    assert_same(
+        load_checkpoint(resumed.folder.states / "12.state"),
+        load_checkpoint(whole.folder.states / "12.state"),
+    )
+
+
+def test_same_seed_same_student_other_seed_other(run_options: Options) -> None:
+    students = [
+        run(run_options(name=f"run{i}", manual_seed=seed)).model.net_g.state_dict()
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert_same(students[0], students[1])
+    assert not torch.equal(students[0]["conv_first.weight"], students[2]["conv_first.weight"])
+
+
+def test_accumulation_equals_a_larger_batch(run_options: Options) -> None:
+    once, twice = run_options(name="once"), run_options(name="twice")
+    once["datasets"]["train"]["batch_size_per_gpu"] = 4
+    twice["train"]["accumulate"] = 2
+    first, second = run(once), run(twice)
+    for name, value in first.model.net_g.state_dict().items():
+        torch.testing.assert_close(
+            value, second.model.net_g.state_dict()[name], rtol=1e-3, atol=1e-5
+        )
+
+
+def test_an_earlier_run_is_kept_aside(run_options: Options) -> None:
+    first = run(run_options())
+    bytes_before = first.folder.student.read_bytes()
+    run(run_options(manual_seed=9))
+    archived = list(first.folder.root.parent.glob("tiny_archived_*"))
+    assert len(archived) == 1
+    assert (archived[0] / "student.safetensors").read_bytes() == bytes_before
+
+
+def test_resume_falls_back_to_a_readable_checkpoint(run_options: Options) -> None:
+    first = run(run_options())
+    final = first.folder.student.read_bytes()
+    newest = checkpoints(first.folder.states)[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resumed = run(run_options(), auto_resume=True)
+    assert resumed.folder.student.read_bytes() == final
+
+
+def test_resume_with_another_student_is_refused(run_options: Options) -> None:
+    run(run_options())
+    other = run_options()
+    other["network_g"] = {**other["network_g"], "num_feat": 10}
+    with pytest.raises(LsfdError, match="does not fit this option file"):
+        run(other, auto_resume=True)
+
+
+def test_feeds_basicsr_users(run_options: Options) -> None:
+    model = build_model({**run_options(), "is_train": True, "dist": False})
+    assert isinstance(model, LSFDModel)
+    model.feed_data({"lq": torch.rand(2, 3, 8, 8), "gt": torch.rand(2, 3, 16, 16)})
+    model.optimize_parameters(1)
+    assert model.get_current_log().keys() == {"l_pix", "l_lsfd_feature", "l_lsfd_output"}
+    model.test()
+    assert model.get_current_visuals()["result"].shape == (2, 3, 16, 16)
+
+
+class Broken(Distiller):
+    """Gives NaN in the steps listed in ``bad``."""
+
+    default_weights: ClassVar = {"broken": 1.0}
+    uses_features = False
+    bad: ClassVar[set[int]] = set()
+
+    def forward(self, batch: DistillationBatch) -> dict[str, Tensor]:
+        value = batch.student.mean()
+        return {"broken": value * float("nan") if batch.step in self.bad else value}
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Broken]]:
+    monkeypatch.setitem(DISTILLERS, "Broken", Broken)
+    yield Broken
+    Broken.bad = set()
+
+
+def test_a_nonfinite_step_is_skipped_and_counted(
+    run_options: Options, broken: type[Broken]
+) -> None:
+    broken.bad = {5, 6, 9}
+    finished = run(run_options(distillers=[{"type": "Broken"}]))
+    assert finished.model.skipped == 3
+    assert all(torch.isfinite(value).all() for value in finished.model.net_g.parameters())
+    text = finished.folder.records.read_text()
+    assert "NaN" not in text and json.loads(text.splitlines()[-1])
+
+
+def test_persistent_nonfinite_losses_stop_the_run(
+    run_options: Options, broken: type[Broken]
+) -> None:
+    broken.bad = set(range(4, 100))
+    options = run_options(distillers=[{"type": "Broken"}], train={"max_skipped": 3})
+    with pytest.raises(LsfdError, match=r"iteration 6: .*3 steps in a row.*train.optim_g.lr"):
+        run(options)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"scale": 4}, r"network_g.upscale: 2 differs from scale 4"),
+        ({"distillers": [{"type": "LSDF"}]}, r"distillers\.0\.type.*did you mean 'LSFD'"),
+        ({"distillers": [{"type": "LSFD", "kernal": 1}]}, r"distillers\.0\.kernal.*'kernel'"),
+        ({"distillers": [{"type": "LSFD", "taps": ["body.9"]}]}, r"distillers\.0\.taps.*body\.9"),
+        ({"distillers": [{"type": "LSFD", "weights": {"feat": 1.0}}]}, r"weights.*feature"),
+        ({"network_t": None, "path": {"pretrain_network_t": None}}, "learns from a teacher"),
+    ],
+)
+def test_mistakes_are_named(run_options: Options, change: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(LsfdError, match=sentence):
+        Run(options_from_dict(run_options(**change)), Processes())
+
+
+def test_crop_larger_than_an_image_is_named(run_options: Options) -> None:
+    options = run_options()
+    options["datasets"]["train"]["gt_size"] = 200
+    with pytest.raises(LsfdError, match=r"astronaut.*160x128.*gt_size"):
+        Run(options_from_dict(options), Processes())
+
+
+def test_teacher_of_another_scale_is_named(run_options: Options, tmp_path: Path) -> None:
+    options = run_options()
+    other = {key: value for key, value in options["network_t"].items() if key != "upscale"}
+    path = tmp_path / "x3.pth"
+    torch.save({"params": build_network({**other, "upscale": 3}).state_dict()}, path)
+    options["network_t"] = {"type": "auto"}
+    options["path"]["pretrain_network_t"] = str(path)
+    with pytest.raises(LsfdError, match=r"teacher upscales x3, but scale is 2"):
+        Run(options_from_dict(options), Processes())
