@@ -22,7 +22,7 @@ from lsfd.networks.build import build_network
 from lsfd.networks.student_file import load_student
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
 from lsfd.training.distributed import Processes
-from lsfd.training.model import LSFDModel
+from lsfd.training.model import LSFDModel, moving_average
 from lsfd.training.records import read_records
 from lsfd.training.run import Run
 
@@ -144,7 +144,7 @@ def test_an_earlier_run_is_kept_aside(run_options: Options) -> None:
     run(run_options(manual_seed=9))
     archived = list(first.folder.root.parent.glob("tiny_archived_*"))
     assert len(archived) == 1
-    assert (archived[0] / "student.safetensors").read_bytes() == bytes_before
+    assert (archived[0] / "tiny.safetensors").read_bytes() == bytes_before
 
 
 def test_resume_falls_back_to_a_readable_checkpoint(run_options: Options) -> None:
@@ -172,6 +172,16 @@ def test_feeds_basicsr_users(run_options: Options) -> None:
     assert model.get_current_log().keys() == {"l_pix", "l_lsfd_feature", "l_lsfd_output"}
     model.test()
     assert model.get_current_visuals()["result"].shape == (2, 3, 16, 16)
+
+
+def test_average_forgets_the_random_start() -> None:
+    average = moving_average(0.999)
+    (ema,), weights = [torch.ones(1)], torch.zeros(1)
+    for done in range(1, 500):
+        average([ema], [weights], torch.tensor(done))
+    assert ema.item() < 1e-6
+    moving_average(0.0)([ema], [torch.full((1,), 5.0)], torch.tensor(1))
+    assert ema.item() == 5.0
 
 
 class Broken(Distiller):

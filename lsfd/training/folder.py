@@ -50,8 +50,8 @@ class RunFolder:
 
     @property
     def student(self) -> Path:
-        """The finished student."""
-        return self.root / "student.safetensors"
+        """The finished student, named after the run so that it can be passed on as it is."""
+        return self.root / f"{self.root.name}.safetensors"
 
     def create(self, *, resuming: bool) -> Path | None:
         """Make the folders; a folder of an earlier run is renamed first unless it is resumed.

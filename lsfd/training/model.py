@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import lsfd.compat  # noqa: F401
 
@@ -15,7 +15,7 @@ from basicsr.models.base_model import BaseModel
 from basicsr.utils.registry import MODEL_REGISTRY
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from lsfd.config.load import LoadedOptions, options_from_dict
 from lsfd.config.options import Options
@@ -26,6 +26,8 @@ from lsfd.training.assembly import assemble
 from lsfd.training.distributed import Processes
 from lsfd.training.schedule import learning_rate
 from lsfd.training.step import DistillationStep
+
+Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 
 @MODEL_REGISTRY.register()
@@ -96,15 +98,15 @@ class LSFDModel(BaseModel):
 
     def _averaged(self) -> nn.Module:
         # The average is taken before hooks are attached, so that the copy carries none.
-        decay = self.options.train.ema_decay
-        self._average = AveragedModel(self.net_g, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        average = moving_average(self.options.train.ema_decay)
+        self._average = AveragedModel(self.net_g, multi_avg_fn=average)
         self._average.eval().requires_grad_(False)
         return self._average.module
 
     def _optimizer(self) -> torch.optim.Optimizer:
         arguments = self.options.train.optim_g.model_dump(exclude={"type"})
         kind = getattr(torch.optim, self.options.train.optim_g.type)
-        return kind(self.step.parameters(), **arguments)  # type: ignore[no-any-return]
+        return kind(self.step.parameters(), **arguments)
 
     def feed_data(self, data: Mapping[str, Tensor]) -> None:
         """Take a batch: ``lq`` B x 3 x h x w, ``gt`` B x 3 x sh x sw; uint8, or float in 0..1."""
@@ -163,7 +165,7 @@ class LSFDModel(BaseModel):
                 taught = [teacher(lq) for teacher in self.teachers]
             outputs = [output.float() for output, _ in taught]
             features = [features for _, features in taught]
-            return self.wrapped_step(lq, gt, outputs, features, current_iter)  # type: ignore[no-any-return]
+            return self.wrapped_step(lq, gt, outputs, features, current_iter)
 
     def _clip_gradients(self) -> Tensor:
         limit = self.options.train.clip_grad_norm or float("inf")
@@ -256,6 +258,24 @@ class LSFDModel(BaseModel):
                 f"({' '.join(str(error).split())[:200]}); resume with the option file that the run "
                 "began with, or start a new run under another name"
             ) from error
+
+
+def moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Return the update of an exponential moving average of weights, in place.
+
+    The decay rises as (1 + n) / (10 + n) until it reaches ``decay``: with a constant 0.999 a run
+    of 2,000 steps would still carry 13 % of its random start.
+
+    Args:
+        decay: share of the old average, 0 <= decay < 1; with 0 the average is a plain copy.
+    """
+
+    @torch.no_grad()
+    def update(averages: Tensors, weights: Tensors, done: Tensor | int) -> None:
+        now = min(decay, (1 + int(done)) / (10 + int(done)))
+        torch._foreach_lerp_(averages, weights, 1 - now)
+
+    return update
 
 
 def training_device(options: Options, processes: Processes) -> torch.device:
