@@ -46,6 +46,14 @@ class PrepareReport:
     existing: int
     not_images: int
 
+    def __str__(self) -> str:
+        counts = [f"{self.made} pairs made"]
+        if self.existing:
+            counts.append(f"{self.existing} were there already")
+        if self.not_images:
+            counts.append(f"{self.not_images} files skipped")
+        return ", ".join(counts)
+
 
 class _Job(NamedTuple):
     source: Path

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lsfd import __version__
+from lsfd import provenance
 from lsfd.evaluation.scores import SetScores
-
-_MEASURED_WITH = ("torch", "numpy", "opencv-python")
+from lsfd.reporting.tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,9 @@ class BenchmarkReport:
         """Return the report as JSON values.
 
         ``{"scale": ..., "models": {name: {"parameters": ..., "multiply_adds": ..., "sets":
-        {...}}}, "sets": {...}, "versions": {...}}``, where the outer ``sets`` are those of the
-        last model and a set is as in :meth:`lsfd.evaluation.scores.SetScores.entry`.
+        {...}}}, "sets": {...}, "versions": ..., "commit": ..., "hardware": ...}``, where the outer
+        ``sets`` are those of the last model and a set is as in
+        :meth:`lsfd.evaluation.scores.SetScores.entry`.
         """
         models = {
             row.name: {
@@ -52,45 +51,39 @@ class BenchmarkReport:
             }
             for row in self.rows
         }
-        versions = {name: importlib.metadata.version(name) for name in _MEASURED_WITH}
         return {
             "scale": self.scale,
             "models": models,
             "sets": self.rows[-1].sets(),
-            "versions": {"lsfd": __version__, **versions},
+            "versions": provenance.versions(),
+            "commit": provenance.commit(),
+            "hardware": provenance.hardware(),
         }
 
     def to_markdown(self) -> str:
         """Return a table of the luma scores, as in papers, and one of the RGB scores."""
         luma = self._table("Y", lambda scores: (scores.psnr_y, scores.ssim_y))
         rgb = self._table("RGB", lambda scores: (scores.psnr_rgb, scores.ssim_rgb))
-        return "\n".join([*luma, "", *rgb, *self._footnotes()]) + "\n"
+        return f"{luma}\n{rgb}{self._footnotes()}"
 
-    def _table(self, channel: str, pick: Callable[[SetScores], tuple[float, float]]) -> list[str]:
-        """Return the lines of one table: PSNR in dB and SSIM by model and set."""
+    def _table(self, channel: str, pick: Callable[[SetScores], tuple[float, float]]) -> str:
+        """Return one table: PSNR in dB and SSIM by model and set."""
         sets = [f"{scores.name} PSNR / SSIM ({channel})" for scores in self.rows[0].scores]
-        head = [f"x{self.scale}", "parameters", "multiply-adds", *sets]
-        lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+        rows: list[list[str | float | None]] = []
         for row in self.rows:
-            cost = [f"{row.parameters / 1e6:.3f} M", f"{row.multiply_adds / 1e9:.1f} G"]
             cells = []
             for scores in row.scores:
                 psnr, ssim = pick(scores)
-                mark = " *" if scores.identical else ""
-                cells.append(f"{psnr:.2f} / {ssim:.4f}{mark}")
-            lines.append(_line([row.name, *cost, *cells]))
-        return lines
+                cells.append(f"{psnr:.2f} / {ssim:.4f}{' *' if scores.identical else ''}")
+            rows.append([row.name, row.parameters or None, row.multiply_adds / 1e9 or None, *cells])
+        header = [f"x{self.scale}", "parameters", "G multiply-adds", *sets]
+        return markdown_table(header, rows, digits={2: 1})
 
-    def _footnotes(self) -> list[str]:
+    def _footnotes(self) -> str:
         """Return a line for each mean that leaves out identical images."""
-        notes = [
-            f"\\* {row.name} on {scores.name}: {scores.identical_note()}"
+        return "".join(
+            f"\n\\* {row.name} on {scores.name}: {scores.identical_note()}\n"
             for row in self.rows
             for scores in row.scores
             if scores.identical
-        ]
-        return ["", *notes] if notes else []
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsfd.metrics.image import mean_score, psnr, ssim
+from lsfd.reporting.tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -93,18 +94,13 @@ class SetScores:
 
     def to_markdown(self) -> str:
         """Return a table of the images, with the means as its last row."""
-        lines = [
-            f"| {self.name} | PSNR-Y | SSIM-Y | PSNR-RGB | SSIM-RGB |",
-            "| --- | ---: | ---: | ---: | ---: |",
+        header = [self.name, "PSNR-Y", "SSIM-Y", "PSNR-RGB", "SSIM-RGB"]
+        rows: list[list[str | float | None]] = [
+            [name, scores.psnr_y, scores.ssim_y, scores.psnr_rgb, scores.ssim_rgb]
+            for name, scores in [*self.images.items(), ("mean", self.means)]
         ]
-        for name, scores in [*self.images.items(), ("mean", self.means)]:
-            lines.append(
-                f"| {name} | {scores.psnr_y:.2f} | {scores.ssim_y:.4f} "
-                f"| {scores.psnr_rgb:.2f} | {scores.ssim_rgb:.4f} |"
-            )
-        if self.identical:
-            lines += ["", self.identical_note()]
-        return "\n".join(lines) + "\n"
+        table = markdown_table(header, rows, digits={1: 2, 2: 4, 3: 2, 4: 4})
+        return f"{table}\n{self.identical_note()}\n" if self.identical else table
 
     def identical_note(self) -> str:
         """Return the sentence that says what a mean leaves out."""

@@ -1,0 +1,120 @@
+"""Regenerate results/x4: students of EDSR and RCAN teachers at x4, method beside method.
+
+    LSFD_DATA=... python scripts/results_x4.py [--experiments DIR] [--device auto]
+
+Trains every option file named below that has not been trained yet (each resumes where it was
+stopped), scores all students, their teachers and bicubic on Set5, Set14 and Urban100, and writes
+tables, curves and pictures. Kept beside them are each run's records and options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from lsfd.evaluation.benchmark import benchmark
+from lsfd.evaluation.report import BenchmarkReport
+from lsfd.evaluation.sets import find_set
+from lsfd.imaging.files import read_image
+from lsfd.reporting.curves import save_comparison_curves
+from lsfd.reporting.pictures import Result, save_comparison
+from lsfd.reporting.tables import markdown_table
+from lsfd.textfile import write_text
+from lsfd.training.records import read_records
+from lsfd.training.run import train
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "results" / "x4"
+SETS = ("Set5", "Set14", "Urban100")
+FAMILIES = {
+    "edsr": ("edsr_x4_plain", "edsr_x4_fitnet", "edsr_x4_lsfd"),
+    "rcan": ("rcan_x4_plain", "rcan_x4_lsfd"),
+}
+METHODS = {"plain": "no teacher", "fitnet": "FitNet", "lsfd": "LSFD"}
+SCALE = 4
+PICTURES = {"Set5": "butterfly", "Set14": "zebra", "Urban100": "img_012"}
+
+
+def main() -> None:
+    """Train what is missing, score, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--experiments", type=Path, default=Path("experiments"))
+    parser.add_argument("--device", default="auto")
+    arguments = parser.parse_args()
+    for family, names in FAMILIES.items():
+        for name in names:
+            train(
+                ROOT / "options" / f"{name}.yml",
+                [f"path.experiments_root={arguments.experiments}"],
+                auto_resume=True,
+            )
+        report_on(family, names, arguments.experiments, arguments.device)
+
+
+def report_on(family: str, names: tuple[str, ...], experiments: Path, device: str) -> None:
+    """Score one teacher's students and write ``results/x4/<family>*``."""
+    teacher = ROOT / "results" / "teachers" / f"{family}_x4_teacher.safetensors"
+    students = [experiments / name / f"{name}.safetensors" for name in names]
+    pictures = experiments / f"{family}_x4_pictures"
+    report = benchmark([*students, teacher], SETS, SCALE, device=device, pictures=pictures)
+    write_text(OUT / f"{family}.json", json.dumps(report.to_json(), indent=1) + "\n")
+    write_text(OUT / f"{family}.md", table(report, family))
+    draw_curves(report, family, names, experiments)
+    draw_pictures(report, family, pictures)
+    for name in names:
+        for kept in ("metrics.jsonl", "options.yml"):
+            target = OUT / "records" / name / kept
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(experiments / name / kept, target)
+
+
+def label(name: str, family: str) -> str:
+    """Return what a row or curve is called."""
+    method = name.removeprefix(f"{family}_x4_")
+    return METHODS.get(method, method)
+
+
+def table(report: BenchmarkReport, family: str) -> str:
+    """Return the PSNR-Y / SSIM-Y table, the best student of each column in bold."""
+    header = ["x4", "parameters", *(f"{name} {m}" for name in SETS for m in ("PSNR", "SSIM"))]
+    rows = [
+        [
+            label(row.name, family),
+            row.parameters or None,
+            *(value for s in row.scores for value in (s.psnr_y, s.ssim_y)),
+        ]
+        for row in report.rows
+    ]
+    digits = {column: 2 if column % 2 == 0 else 4 for column in range(2, len(header))}
+    return markdown_table(header, rows, digits=digits)
+
+
+def draw_curves(
+    report: BenchmarkReport, family: str, names: tuple[str, ...], experiments: Path
+) -> None:
+    """Draw the validation PSNR of all runs, with bicubic and teacher for reference."""
+    records = {label(n, family): read_records(experiments / n / "metrics.jsonl") for n in names}
+    reference = {
+        title: {scores.name: scores.psnr_y for scores in row.scores if scores.name == "Set5"}
+        for title, row in (("Bicubic", report.rows[0]), ("Teacher", report.rows[-1]))
+    }
+    save_comparison_curves(records, OUT / f"{family}_curves.png", reference=reference)
+
+
+def draw_pictures(report: BenchmarkReport, family: str, pictures: Path) -> None:
+    """Draw one image of each set, upscaled by every row."""
+    for index, (set_name, image) in enumerate(PICTURES.items()):
+        hr = next(hr for name, _, hr in find_set(set_name, None, SCALE) if name == image)
+        results = []
+        for row in report.rows:
+            psnr = row.scores[index].images[image].psnr_y
+            sr = read_image(pictures / set_name / row.name / f"{image}.png")
+            results.append(Result(label(row.name, family), sr, f"{psnr:.2f} dB", psnr))
+        path = OUT / f"{family}_{set_name}_{image}.png"
+        save_comparison(path, hr, results, title=f"{image} ({set_name}), x4")
+
+
+if __name__ == "__main__":
+    main()
