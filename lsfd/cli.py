@@ -262,7 +262,7 @@ def _show(text: str, result: object, file: Path | None) -> int:
     """Print a table and write its numbers if a file is named."""
     print(text)
     if file is not None:
-        from lsfd.textfile import write_text
+        from lsfd.atomic import write_text
 
         write_text(file, json.dumps(result, indent=2) + "\n")
     return 0

@@ -21,7 +21,7 @@ from lsfd.imaging.files import read_image
 from lsfd.reporting.curves import save_comparison_curves
 from lsfd.reporting.pictures import Result, save_comparison
 from lsfd.reporting.tables import markdown_table
-from lsfd.textfile import write_text
+from lsfd.atomic import write_text
 from lsfd.training.records import read_records
 from lsfd.training.run import train
 

@@ -96,7 +96,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", disk_full)
-    with pytest.raises(LsfdError, match=r"image\.png: No space left"):
+    with pytest.raises(LsfdError, match=r"image\.png cannot be written: No space left"):
         write_image(path, 255 - image)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["image.png"]

@@ -127,10 +127,10 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
     save_student(path, network, CARD)
     before = path.read_bytes()
 
-    def full(_self: Path, _data: bytes) -> int:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(LsfdError, match="No space left"):
         save_student(path, network, CARD.model_copy(update={"note": "new"}))
     assert path.read_bytes() == before

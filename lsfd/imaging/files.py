@@ -5,14 +5,13 @@ The only place where OpenCV's BGR order is met: every image that leaves or enter
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lsfd.atomic import write_bytes
 from lsfd.errors import LsfdError, nearest
 
 # OpenCV writes lines of its own about each damaged file; read_image says it in one sentence.
@@ -76,12 +75,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
             f"cannot write {path}: an image is uint8 H x W x 3, but this is {image.dtype} of "
             f"shape {image.shape}"
         )
-    encoded = _encode(path, extension, image)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_file(path, encoded.tobytes())
-    except OSError as error:
-        raise LsfdError(f"cannot write {path}: {error.strerror}") from error
+    write_bytes(path, _encode(path, extension, image).tobytes())
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -116,19 +110,3 @@ def _encode(path: Path, extension: str, image: NDArray[np.uint8]) -> NDArray[np.
     if not done:
         raise LsfdError(f"cannot write {path}: OpenCV cannot encode '{extension}'")
     return np.asarray(encoded, np.uint8)
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` in one step: readers see the old file or the whole new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # mkstemp makes the file private; give it the permissions of an ordinary new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

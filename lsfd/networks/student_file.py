@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from lsfd.atomic import write_bytes
 from lsfd.errors import LsfdError
 from lsfd.networks.build import build_network, network_scale
 from lsfd.networks.card import METADATA_KEY, StudentCard
@@ -55,7 +55,7 @@ def save_student(
         for name, value in state.items()
     }
     _build(card, tensors, str(path))
-    _write(path, save(tensors, card.to_metadata()))
+    write_bytes(path, save(tensors, card.to_metadata()), durable=True)
 
 
 def load_student(path: Path) -> tuple[nn.Module, StudentCard]:
@@ -153,16 +153,3 @@ def _metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise LsfdError(f"{path}: is damaged or no safetensors file ({error})") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise LsfdError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from lsfd.atomic import write_bytes
 from lsfd.errors import LsfdError
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart with any kind of colour vision. Its
@@ -76,13 +77,4 @@ def write_png(path: str | os.PathLike[str], data: bytes) -> None:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise LsfdError(f"cannot save a picture as {path}: give it a name that ends in .png")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise LsfdError(f"cannot write the picture {path}: {error.strerror or error}") from error
+    write_bytes(path, data)

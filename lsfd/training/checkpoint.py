@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import random
 import re
@@ -13,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from lsfd.atomic import writing
 from lsfd.errors import LsfdError
 
 FORMAT = 1
 SUFFIX = ".state"
-TEMPORARY = ".tmp"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -30,21 +28,12 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         LsfdError: the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    advice = "free space or change path.experiments_root, then resume with --auto_resume"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with writing(path, durable=True, advice=advice) as file:
             torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise LsfdError(
-            f"{path}: the checkpoint could not be written ({error}); free space or change "
-            "path.experiments_root, then resume with --auto_resume"
-        ) from error
+    except RuntimeError as error:  # torch's own words for a failed write
+        raise LsfdError(f"{path} cannot be written: {error}; {advice}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -80,8 +69,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest checkpoints, and what a killed process half wrote."""
-    for path in [*checkpoints(folder)[keep:], *folder.glob(f"*{TEMPORARY}")]:
+    """Delete all but the ``keep`` newest checkpoints."""
+    for path in checkpoints(folder)[keep:]:
         path.unlink(missing_ok=True)
 
 

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lsfd.atomic import TEMPORARY
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -61,9 +63,19 @@ class RunFolder:
         """
         moved = None
         if self.root.exists() and not resuming:
-            stamp = time.strftime("%Y%m%d_%H%M%S")
-            moved = self.root.with_name(f"{self.root.name}_archived_{stamp}")
+            moved = self._archive_name()
             self.root.rename(moved)
         for folder in (self.models, self.states):
             folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.rglob(f".*{TEMPORARY}"):  # of a killed process
+            leftover.unlink(missing_ok=True)
         return moved
+
+    def _archive_name(self) -> Path:
+        """Return a name that is free: two runs may be archived in one second."""
+        name = f"{self.root.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"
+        archived, number = self.root.with_name(name), 1
+        while archived.exists():
+            number += 1
+            archived = self.root.with_name(f"{name}_{number}")
+        return archived

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lsfd.textfile import write_text
+from lsfd.atomic import write_text
 
 Record = dict[str, Any]
 

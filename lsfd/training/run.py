@@ -17,6 +17,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 from torch.utils.data import DataLoader
 
 from lsfd import provenance
+from lsfd.atomic import write_text
 from lsfd.config.load import LoadedOptions, load_options
 from lsfd.data.pack import ensure_store
 from lsfd.data.patches import PatchDataset, StepSampler
@@ -24,7 +25,6 @@ from lsfd.data.store import Store
 from lsfd.errors import LsfdError
 from lsfd.evaluation.sets import BenchmarkSet
 from lsfd.networks.student_file import StudentCard, save_student
-from lsfd.textfile import write_text
 from lsfd.training import distributed
 from lsfd.training.checkpoint import (
     SUFFIX,
@@ -163,7 +163,7 @@ class Run:
             self.model.feed_data(batch)
             self.model.optimize_parameters(self.iteration)
             received = signals.received()
-            last = self.iteration == total or received > 0
+            last = self.iteration == total
             if reporter is not None:
                 reporter.step()
             if self.iteration % logger.print_freq == 0 or last:
@@ -171,9 +171,9 @@ class Run:
                 if reporter is not None:
                     lr = self.model.get_current_learning_rate()[0]
                     reporter.losses(self.iteration, losses, lr, self.model.skipped)
-            if self.iteration % val.val_freq == 0 or self.iteration == total:
+            if self.iteration % val.val_freq == 0 or last:
                 self._validate(reporter)
-            if self.iteration % logger.save_checkpoint_freq == 0 or last:
+            if self.iteration % logger.save_checkpoint_freq == 0 or last or received:
                 self._save(reporter)
             if received:
                 break
@@ -218,10 +218,16 @@ class Run:
         self.processes.barrier()
 
     def _save(self, reporter: Reporter | None) -> None:
-        """Write the checkpoint, then the student as it is now."""
+        """Write the student as it is now, the curves, and the checkpoint.
+
+        The checkpoint comes last, so that a resume repeats whatever a kill left undone.
+        """
         random_states = self._gather_random_states()
         if reporter is None:
             return
+        path = self.folder.models / "net_g_latest.safetensors"
+        save_student(path, self.model.net_g_ema, self._card())
+        reporter.curves()
         state: dict[str, Any] = {
             "iteration": self.iteration,
             "model": self.model.state_dict(),
@@ -231,9 +237,6 @@ class Run:
         }
         save_checkpoint(self.folder.states / f"{self.iteration}{SUFFIX}", state)
         remove_old(self.folder.states, self.options.logger.keep_checkpoints)
-        path = self.folder.models / "net_g_latest.safetensors"
-        save_student(path, self.model.net_g_ema, self._card())
-        reporter.curves()
         reporter.restart_clock()
 
     def _gather_random_states(self) -> list[dict[str, Any]]:
@@ -271,6 +274,7 @@ class Run:
             restore_random_state(states[self.processes.rank])
         if self.processes.is_first:
             forget_after(self.folder.records, self.iteration)
+            # A kill may have come between writing the newest and deleting the oldest.
             remove_old(self.folder.states, self.options.logger.keep_checkpoints)
             LOGGER.info("going on from iteration %d (%s)", self.iteration, source)
 

@@ -14,7 +14,10 @@ from lsfd.training.distributed import Processes
 
 
 class StopSignals:
-    """Context in which the two signals are noted; a second one interrupts at once."""
+    """Context in which the two signals are noted; SIGINT after another interrupts at once.
+
+    A repeated SIGTERM changes nothing: Slurm and torchrun may both send one.
+    """
 
     def __init__(self, processes: Processes, device: torch.device) -> None:
         self._processes = processes
@@ -40,9 +43,9 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received:
+        if self._received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._received = number
+        self._received = self._received or number
 
     def received(self) -> int:
         """Return the number of the signal that any process received, 0 for none.
