@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import random
 import re
@@ -13,6 +14,8 @@ import torch
 
 from lsfd.atomic import writing
 from lsfd.errors import LsfdError
+
+LOGGER = logging.getLogger("lsfd")
 
 FORMAT = 1
 SUFFIX = ".state"
@@ -66,6 +69,24 @@ def checkpoints(folder: Path) -> list[Path]:
         if (match := re.fullmatch(r"(\d+)\.state", path.name))
     ]
     return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def newest_readable(folder: Path) -> tuple[dict[str, Any], Path]:
+    """Return a run's newest checkpoint that can be read, and its path; says which it passes over.
+
+    Raises:
+        LsfdError: none can be read.
+    """
+    found = checkpoints(folder)
+    for path in found:
+        try:
+            return load_checkpoint(path), path
+        except LsfdError as error:
+            LOGGER.warning("%s; trying the checkpoint before it", error)
+    raise LsfdError(
+        f"{folder}: none of its {len(found)} checkpoints can be read; start anew without "
+        "--auto_resume"
+    )
 
 
 def remove_old(folder: Path, keep: int) -> None:

@@ -211,6 +211,14 @@ class LSFDModel(BaseModel):
         self._loss_sums, self._loss_count = {}, 0
         return log
 
+    def share_losses(self) -> None:
+        """Let every process hold the mean of all running sums, so that one can save them for all."""
+        if self.processes.distributed and self._loss_sums:
+            sums = torch.stack(list(self._loss_sums.values()))
+            distributed.all_reduce(sums)
+            means = (sums / self.processes.world_size).unbind()
+            self._loss_sums = dict(zip(self._loss_sums, means, strict=True))
+
     def get_current_learning_rate(self) -> list[float]:
         """Return the learning rate of the last step."""
         return [group["lr"] for group in self.optimizer_g.param_groups]

@@ -14,22 +14,18 @@ import lsfd.compat  # noqa: F401
 import numpy as np
 import torch
 from basicsr.utils.registry import MODEL_REGISTRY
-from torch.utils.data import DataLoader
 
-from lsfd import provenance
 from lsfd.atomic import write_text
 from lsfd.config.load import LoadedOptions, load_options
-from lsfd.data.pack import ensure_store
-from lsfd.data.patches import PatchDataset, StepSampler
-from lsfd.data.store import Store
-from lsfd.errors import LsfdError
+from lsfd.data.patches import PatchDataset
 from lsfd.evaluation.sets import BenchmarkSet
-from lsfd.networks.student_file import StudentCard, save_student
+from lsfd.networks.student_file import save_student
 from lsfd.training import distributed
 from lsfd.training.checkpoint import (
     SUFFIX,
     checkpoints,
     load_checkpoint,
+    newest_readable,
     random_state,
     remove_old,
     restore_random_state,
@@ -38,9 +34,11 @@ from lsfd.training.checkpoint import (
 from lsfd.training.distributed import Launcher, Processes
 from lsfd.training.folder import RunFolder
 from lsfd.training.model import LSFDModel
+from lsfd.training.origin import Origin
 from lsfd.training.records import append_record, forget_after
 from lsfd.training.reporter import LOGGER, Reporter, log_to
-from lsfd.training.signals import StopSignals, ignore_signals
+from lsfd.training.samples import training_loader, training_store
+from lsfd.training.signals import StopSignals
 from lsfd.training.validation import Best, Scores, better, validate, validation_sets
 
 DEBUG_OVERRIDES = ("logger.print_freq=1", "logger.save_checkpoint_freq=8", "val.val_freq=8")
@@ -95,49 +93,29 @@ class Run:
         seed_everything(options.manual_seed)
         self.model: LSFDModel = MODEL_REGISTRY.get(options.model_type)(loaded, processes)
         self.sets: list[BenchmarkSet] = validation_sets(loaded)
-        self.store = self._store()
+        store = training_store(loaded, processes)
         self.dataset = PatchDataset(
-            self.store,
+            store,
             options.datasets.train.gt_size,
             options.datasets.train.use_hflip,
             options.datasets.train.use_rot,
             options.manual_seed,
         )
+        precision = str(self.model.dtype or torch.float32).removeprefix("torch.")
+        self.origin = Origin(loaded, store, precision, processes.world_size)
         self.iteration = 0
         self.best: Best | None = None
         self.scores: Scores = {}
 
-    def _store(self) -> Store:
-        section = self.options.datasets.train
-        if len(section.dataroot_lq) > 1:
-            raise self.loaded.error(
-                "datasets.train.dataroot_lq", "give one folder that holds all low-resolution images"
-            )
-        arguments = (
-            Path(section.cache_dir),
-            [Path(root) for root in section.dataroot_gt],
-            Path(section.dataroot_lq[0]) if section.dataroot_lq else None,
-            self.options.scale,
-            section.gt_size if section.skip_small else 0,
-        )
-        # One process packs, the others find the packed store.
-        if self.processes.is_first:
-            store = ensure_store(*arguments)
-        self.processes.barrier()
-        if not self.processes.is_first:
-            store = ensure_store(*arguments)
-        return store
-
     def go(self, *, auto_resume: bool) -> int:
         """Train to the end, or until a signal; return the exit status."""
         state, source = self._state_to_resume(auto_resume)
-        if self.processes.is_first:
-            self._open_folder(resuming=state is not None)
+        # Each process draws random numbers of its own; the student was made from one seed.
+        seed_everything(self.options.manual_seed + self.processes.rank)
         if state is not None and source is not None:
-            self._resume(state, source)
-        else:
-            # Each process draws random numbers of its own; the student was made from one seed.
-            seed_everything(self.options.manual_seed + self.processes.rank)
+            self._restore(state, source)
+        if self.processes.is_first:
+            self._open_folder(source)
         with ExitStack() as stack:
             reporter = stack.enter_context(self._reporter()) if self.processes.is_first else None
             signals = stack.enter_context(StopSignals(self.processes, self.model.device))
@@ -149,7 +127,11 @@ class Run:
             )  # fmt: skip
             return INTERRUPTED + received
         if self.processes.is_first:
-            save_student(self.folder.student, self.model.net_g_ema, self._card())
+            save_student(
+                self.folder.student,
+                self.model.net_g_ema,
+                self.origin.card(self.iteration, self.scores),
+            )
             LOGGER.info("the student is in %s", self.folder.student)
         return 0
 
@@ -158,7 +140,7 @@ class Run:
         total = self.options.train.total_iter
         logger, val = self.options.logger, self.options.val
         received = 0
-        for batch in self._loader():
+        for batch in training_loader(self.loaded, self.dataset, self.processes, self.iteration):
             self.iteration += 1
             self.model.feed_data(batch)
             self.model.optimize_parameters(self.iteration)
@@ -179,26 +161,6 @@ class Run:
                 break
         return received
 
-    def _loader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        section = self.options.datasets.train
-        sampler = StepSampler(
-            section.batch_size_per_gpu * self.options.train.accumulate,
-            self.iteration,
-            self.options.train.total_iter,
-            self.processes.rank,
-            self.processes.world_size,
-        )
-        return DataLoader(
-            self.dataset,
-            batch_sampler=sampler,
-            num_workers=section.num_worker_per_gpu,
-            pin_memory=self.model.device.type == "cuda",
-            worker_init_fn=ignore_signals,
-            # Its own generator: starting the loader must not draw from the one that a resume has
-            # just put back.
-            generator=torch.Generator(),
-        )
-
     def _validate(self, reporter: Reporter | None) -> None:
         """Score the student (first process only) and keep the best one."""
         if reporter is not None and self.sets:
@@ -210,7 +172,9 @@ class Run:
             if new_best is not None:
                 self.best = new_best
                 path = self.folder.models / "net_g_best.safetensors"
-                save_student(path, self.model.net_g_ema, self._card())
+                save_student(
+                    path, self.model.net_g_ema, self.origin.card(self.iteration, self.scores)
+                )
             for index, (name, scores) in enumerate(self.scores.items()):
                 note = f" (best {self.best.value:.4f})" if index == 0 and self.best else ""
                 reporter.scores(self.iteration, name, scores, note)
@@ -223,10 +187,11 @@ class Run:
         The checkpoint comes last, so that a resume repeats whatever a kill left undone.
         """
         random_states = self._gather_random_states()
+        self.model.share_losses()
         if reporter is None:
             return
         path = self.folder.models / "net_g_latest.safetensors"
-        save_student(path, self.model.net_g_ema, self._card())
+        save_student(path, self.model.net_g_ema, self.origin.card(self.iteration, self.scores))
         reporter.curves()
         state: dict[str, Any] = {
             "iteration": self.iteration,
@@ -249,51 +214,40 @@ class Run:
         return states
 
     def _state_to_resume(self, auto_resume: bool) -> tuple[dict[str, Any] | None, Path | None]:
-        """Return the checkpoint to go on from: the named one, or the newest that can be read."""
+        """Return the checkpoint to go on from, and its path: the newest, or the one named."""
+        if auto_resume and checkpoints(self.folder.states):
+            return newest_readable(self.folder.states)
         named = self.options.path.resume_state
-        newest = checkpoints(self.folder.states) if auto_resume else []
-        if newest:
-            for path in newest:
-                try:
-                    return load_checkpoint(path), path
-                except LsfdError as error:
-                    LOGGER.warning("%s; trying the checkpoint before it", error)
-            raise LsfdError(
-                f"{self.folder.states}: none of its {len(newest)} checkpoints can be read; start "
-                "anew without --auto_resume"
-            )
         return (load_checkpoint(Path(named)), Path(named)) if named else (None, None)
 
-    def _resume(self, state: dict[str, Any], source: Path) -> None:
+    def _restore(self, state: dict[str, Any], source: Path) -> None:
         self.model.load_state_dict(state["model"], source)
         self.iteration = state["iteration"]
         self.scores = state["scores"]
         self.best = Best(*state["best"]) if state["best"] else None
-        states = state["random"]
-        if len(states) == self.processes.world_size:
-            restore_random_state(states[self.processes.rank])
-        if self.processes.is_first:
-            forget_after(self.folder.records, self.iteration)
-            # A kill may have come between writing the newest and deleting the oldest.
-            remove_old(self.folder.states, self.options.logger.keep_checkpoints)
-            LOGGER.info("going on from iteration %d (%s)", self.iteration, source)
+        if len(state["random"]) == self.processes.world_size:
+            restore_random_state(state["random"][self.processes.rank])
 
-    def _open_folder(self, *, resuming: bool) -> None:
-        moved = self.folder.create(resuming=resuming)
+    def _open_folder(self, source: Path | None) -> None:
+        """Make or clean the run's folder; ``source`` is the checkpoint that it goes on from."""
+        moved = self.folder.create(resuming=source is not None)
         stamp = time.strftime("%Y%m%d_%H%M%S")
         log_to(self.folder.root / f"train_{self.options.name}_{stamp}.log")
         if moved is not None:
             LOGGER.info("an earlier run of this name is now %s", moved)
+        forget_after(self.folder.records, self.iteration)
+        # A kill may have come between writing the newest checkpoint and deleting the oldest.
+        remove_old(self.folder.states, self.options.logger.keep_checkpoints)
         write_text(self.folder.options, self.loaded.to_yaml())
-        record = {"kind": "run", "resumed": resuming, **self._provenance()}
-        append_record(self.folder.records, record)
+        append_record(self.folder.records, self.origin.record(resumed=source is not None))
         parameters = sum(p.numel() for p in self.model.net_g.parameters())
         LOGGER.info(
             "%s: student %s with %s parameters, %d training images, %s, %s",
             self.options.name, self.options.network_g.type, f"{parameters:,}",
-            len(self.store), self.model.device,
-            str(self.model.dtype or torch.float32).removeprefix("torch."),
+            len(self.origin.store), self.model.device, self.origin.precision,
         )  # fmt: skip
+        if source is not None:
+            LOGGER.info("going on from iteration %d (%s)", self.iteration, source)
 
     def _reporter(self) -> Reporter:
         return Reporter(
@@ -302,39 +256,6 @@ class Run:
             self.options.train.total_iter,
             self.iteration,
             self.options.logger.use_tb_logger,
-        )
-
-    def _provenance(self) -> dict[str, Any]:
-        return {
-            "name": self.options.name,
-            "seed": self.options.manual_seed,
-            "data": self._data(),
-            "commit": provenance.commit(),
-            "versions": provenance.versions(),
-            "hardware": provenance.hardware(),
-            "precision": str(self.model.dtype or torch.float32).removeprefix("torch."),
-            "processes": self.processes.world_size,
-        }
-
-    def _data(self) -> str:
-        store = self.store
-        name = self.options.datasets.train.name
-        return f"{name}: {len(store)} images, fingerprint {store.fingerprint[:16]}"
-
-    def _card(self) -> StudentCard:
-        return StudentCard(
-            architecture=self.loaded.raw["network_g"],
-            scale=self.options.scale,
-            method=" + ".join(item.type for item in self.options.distillers) or "Plain",
-            teacher=", ".join(Path(path).name for path in self.options.path.pretrain_network_t)
-            or None,
-            iterations=self.iteration,
-            data=self._data(),
-            scores=self.scores,
-            seed=self.options.manual_seed,
-            commit=provenance.commit(),
-            versions=provenance.versions(),
-            hardware=provenance.hardware(),
         )
 
 

@@ -1,0 +1,69 @@
+"""Where a run's results come from: told in its records and in the student's card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lsfd import provenance
+from lsfd.config.load import LoadedOptions
+from lsfd.data.store import Store
+from lsfd.networks.student_file import StudentCard
+from lsfd.training.records import Record
+from lsfd.training.validation import Scores
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What decides a run's results.
+
+    Attributes:
+        loaded: the option file.
+        store: the training images.
+        precision: number format of the forward pass, such as ``bfloat16``.
+        processes: how many train together.
+    """
+
+    loaded: LoadedOptions
+    store: Store
+    precision: str
+    processes: int
+
+    @property
+    def data(self) -> str:
+        """Name, size and fingerprint of the training images."""
+        name = self.loaded.options.datasets.train.name
+        return f"{name}: {len(self.store)} images, fingerprint {self.store.fingerprint[:16]}"
+
+    def record(self, *, resumed: bool) -> Record:
+        """Return the line of ``metrics.jsonl`` with which a run begins or goes on."""
+        return {
+            "kind": "run",
+            "resumed": resumed,
+            "name": self.loaded.options.name,
+            "seed": self.loaded.options.manual_seed,
+            "data": self.data,
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+            "hardware": provenance.hardware(),
+            "precision": self.precision,
+            "processes": self.processes,
+        }
+
+    def card(self, iterations: int, scores: Scores) -> StudentCard:
+        """Return the card of the student after so many iterations, with its last scores."""
+        options = self.loaded.options
+        teachers = [Path(path).name for path in options.path.pretrain_network_t]
+        return StudentCard(
+            architecture={"type": options.network_g.type, **options.network_g.arguments},
+            scale=options.scale,
+            method=" + ".join(item.type for item in options.distillers) or "Plain",
+            teacher=", ".join(teachers) or None,
+            iterations=iterations,
+            data=self.data,
+            scores=scores,
+            seed=options.manual_seed,
+            commit=provenance.commit(),
+            versions=provenance.versions(),
+            hardware=provenance.hardware(),
+        )

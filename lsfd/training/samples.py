@@ -1,0 +1,66 @@
+"""The training samples of a run: the packed store and the loader of its patches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from lsfd.config.load import LoadedOptions
+from lsfd.data.pack import ensure_store
+from lsfd.data.patches import PatchDataset, StepSampler
+from lsfd.data.store import Store
+from lsfd.training.distributed import Processes
+from lsfd.training.signals import ignore_signals
+
+
+def training_store(loaded: LoadedOptions, processes: Processes) -> Store:
+    """Open the packed store of ``datasets.train``; the first process packs it where needed.
+
+    Raises:
+        LsfdError: the images are missing, damaged, or do not fit together.
+    """
+    section = loaded.options.datasets.train
+    if len(section.dataroot_lq) > 1:
+        raise loaded.error(
+            "datasets.train.dataroot_lq", "give one folder that holds all low-resolution images"
+        )
+
+    def ensure() -> Store:
+        return ensure_store(
+            Path(section.cache_dir),
+            [Path(root) for root in section.dataroot_gt],
+            Path(section.dataroot_lq[0]) if section.dataroot_lq else None,
+            loaded.options.scale,
+            section.gt_size if section.skip_small else 0,
+        )
+
+    if processes.is_first:
+        store = ensure()
+    processes.barrier()
+    return store if processes.is_first else ensure()
+
+
+def training_loader(
+    loaded: LoadedOptions, dataset: PatchDataset, processes: Processes, done: int
+) -> DataLoader[dict[str, torch.Tensor]]:
+    """Return the batches of this process from iteration ``done`` + 1 to the last."""
+    section, train = loaded.options.datasets.train, loaded.options.train
+    sampler = StepSampler(
+        section.batch_size_per_gpu * train.accumulate,
+        done,
+        train.total_iter,
+        processes.rank,
+        processes.world_size,
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=section.num_worker_per_gpu,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_signals,
+        # Its own generator: starting the loader must not draw from the one that a resume has just
+        # put back.
+        generator=torch.Generator(),
+    )
