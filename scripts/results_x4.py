@@ -14,6 +14,7 @@ import json
 import shutil
 from pathlib import Path
 
+from lsfd.atomic import write_text
 from lsfd.evaluation.benchmark import benchmark
 from lsfd.evaluation.report import BenchmarkReport
 from lsfd.evaluation.sets import find_set
@@ -21,7 +22,6 @@ from lsfd.imaging.files import read_image
 from lsfd.reporting.curves import save_comparison_curves
 from lsfd.reporting.pictures import Result, save_comparison
 from lsfd.reporting.tables import markdown_table
-from lsfd.atomic import write_text
 from lsfd.training.records import read_records
 from lsfd.training.run import train
 
@@ -45,18 +45,21 @@ def main() -> None:
     arguments = parser.parse_args()
     for family, names in FAMILIES.items():
         for name in names:
-            train(
-                ROOT / "options" / f"{name}.yml",
-                [f"path.experiments_root={arguments.experiments}"],
-                auto_resume=True,
-            )
+            if not student_of(name, arguments.experiments).exists():
+                root = f"path.experiments_root={arguments.experiments}"
+                train(ROOT / "options" / f"{name}.yml", [root], auto_resume=True)
         report_on(family, names, arguments.experiments, arguments.device)
+
+
+def student_of(name: str, experiments: Path) -> Path:
+    """Return the file of a run's finished student."""
+    return experiments / name / f"{name}.safetensors"
 
 
 def report_on(family: str, names: tuple[str, ...], experiments: Path, device: str) -> None:
     """Score one teacher's students and write ``results/x4/<family>*``."""
     teacher = ROOT / "results" / "teachers" / f"{family}_x4_teacher.safetensors"
-    students = [experiments / name / f"{name}.safetensors" for name in names]
+    students = [student_of(name, experiments) for name in names]
     pictures = experiments / f"{family}_x4_pictures"
     report = benchmark([*students, teacher], SETS, SCALE, device=device, pictures=pictures)
     write_text(OUT / f"{family}.json", json.dumps(report.to_json(), indent=1) + "\n")
