@@ -1,6 +1,6 @@
 """Regenerate results/x4: students of EDSR and RCAN teachers at x4, method beside method.
 
-    LSFD_DATA=... python scripts/results_x4.py [--experiments DIR] [--device auto]
+    LSFD_DATA=... python scripts/results_x4.py [--families edsr rcan]
 
 Trains every option file named below that has not been trained yet (each resumes where it was
 stopped), scores all students, their teachers and bicubic on Set5, Set14 and Urban100, and writes
@@ -42,8 +42,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiments", type=Path, default=Path("experiments"))
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     arguments = parser.parse_args()
-    for family, names in FAMILIES.items():
+    for family in arguments.families:
+        names = FAMILIES[family]
         for name in names:
             if not student_of(name, arguments.experiments).exists():
                 root = f"path.experiments_root={arguments.experiments}"

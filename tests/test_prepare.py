@@ -231,5 +231,5 @@ def test_there_must_be_a_worker(source, out):
 def test_an_output_that_cannot_be_written_is_an_error(source, out, workers):
     out.mkdir()
     (out / "HR").write_text("a file where the folder should be")
-    with pytest.raises(LsfdError, match="cannot write"):
+    with pytest.raises(LsfdError, match="cannot be written"):
         prepare_pairs(source, out, workers=workers)
