@@ -4,7 +4,7 @@
 
 Trains every option file named below that has not been trained yet (each resumes where it was
 stopped), scores all students, their teachers and bicubic on Set5, Set14 and Urban100, and writes
-tables, curves and pictures. Kept beside them are each run's records and options.
+tables, curves and pictures. Kept beside them are each run's records.
 """
 
 from __future__ import annotations
@@ -69,10 +69,9 @@ def report_on(family: str, names: tuple[str, ...], experiments: Path, device: st
     draw_curves(report, family, names, experiments)
     draw_pictures(report, family, pictures)
     for name in names:
-        for kept in ("metrics.jsonl", "options.yml"):
-            target = OUT / "records" / name / kept
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(experiments / name / kept, target)
+        target = OUT / "records" / f"{name}.jsonl"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(experiments / name / "metrics.jsonl", target)
 
 
 def label(name: str, family: str) -> str:
