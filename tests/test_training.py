@@ -12,6 +12,7 @@ import lsfd.compat  # noqa: F401
 import pytest
 import torch
 from basicsr.models import build_model
+from helpers import assert_same
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -34,23 +35,6 @@ def run(options: dict[str, Any], *, auto_resume: bool = False) -> Run:
     finished = Run(options_from_dict(options), Processes())
     assert finished.go(auto_resume=auto_resume) == 0
     return finished
-
-
-def assert_same(first: Any, second: Any) -> None:
-    """Compare two checkpoints value by value, tensors bit for bit."""
-    assert type(first) is type(second)
-    if isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second)
-        for one, other in zip(first, second, strict=True):
-            assert_same(one, other)
-    elif isinstance(first, Tensor):
-        assert first.dtype == second.dtype and torch.equal(first, second)
-    else:
-        assert first == second
 
 
 def test_a_run_leaves_what_it_promises(run_options: Options) -> None:
@@ -138,12 +122,14 @@ def test_accumulation_equals_a_larger_batch(run_options: Options) -> None:
         )
 
 
-def test_an_earlier_run_is_kept_aside(run_options: Options) -> None:
+def test_earlier_runs_are_kept_aside(run_options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "20260102_030405")  # all in one second
     first = run(run_options())
     bytes_before = first.folder.student.read_bytes()
-    run(run_options(manual_seed=9))
-    archived = list(first.folder.root.parent.glob("tiny_archived_*"))
-    assert len(archived) == 1
+    for seed in (8, 9):
+        run(run_options(manual_seed=seed))
+    archived = sorted(first.folder.root.parent.glob("tiny_archived_*"))
+    assert len(archived) == 2
     assert (archived[0] / "tiny.safetensors").read_bytes() == bytes_before
 
 
@@ -154,6 +140,26 @@ def test_resume_falls_back_to_a_readable_checkpoint(run_options: Options) -> Non
     newest.write_bytes(newest.read_bytes()[:1000])
     resumed = run(run_options(), auto_resume=True)
     assert resumed.folder.student.read_bytes() == final
+
+
+def test_going_back_drops_what_came_after(run_options: Options) -> None:
+    first = run(run_options(logger={"keep_checkpoints": 3}))
+    final = first.folder.student.read_bytes()
+    going_back = run_options(
+        logger={"keep_checkpoints": 3},
+        path={"resume_state": str(first.folder.states / "5.state")},
+        train={"total_iter": 8},
+    )
+    again = run(going_back)
+    assert [path.name for path in checkpoints(again.folder.states)] == ["8.state", "5.state"]
+    assert again.folder.student.read_bytes() != final
+
+
+def test_a_network_argument_is_named_once(run_options: Options) -> None:
+    options = run_options()
+    options["network_g"] = {**options["network_g"], "num_fet": 3}
+    with pytest.raises(LsfdError, match=r"^<dict>, network_g\.num_fet: .*num_feat"):
+        Run(options_from_dict(options), Processes())
 
 
 def test_resume_with_another_student_is_refused(run_options: Options) -> None:

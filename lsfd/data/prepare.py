@@ -11,17 +11,17 @@ import logging
 import math
 import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
 
+from lsfd.data.workers import end_with_parent
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import find_images, read_image, write_image
 from lsfd.imaging.resize import downscale, modcrop
@@ -180,15 +180,7 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:
 def _begin_worker() -> None:
     """Make a worker leave Ctrl-C to the process that started it, and end when that one is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Wait for the end of the parent process: killed outright, it cannot stop its workers."""
-    parent = parent_process()
-    assert parent is not None  # this is a worker
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _make_pair(job: _Job) -> _Outcome:

@@ -140,10 +140,16 @@ def _check_scale(loaded: LoadedOptions, key: str, role: str, network: nn.Module)
 
 
 def _at(loaded: LoadedOptions, key: str, function: Any, *arguments: Any, **options: Any) -> Any:
-    """Call a function of a lower floor; what it finds wrong is reported at ``key``."""
+    """Call a function of a lower floor; what it finds wrong is reported at ``key``.
+
+    A message that begins with a key below ``key`` (``network_g.num_feat: ...``) is reported there.
+    """
     try:
         return function(*arguments, **options)
     except LsfdError as error:
+        path, _, message = str(error).partition(": ")
+        if message and path.startswith(f"{key}.") and " " not in path:
+            raise loaded.error(path, message) from error
         raise loaded.error(key, str(error)) from error
 
 

@@ -89,6 +89,13 @@ def newest_readable(folder: Path) -> tuple[dict[str, Any], Path]:
     )
 
 
+def remove_after(folder: Path, iteration: int) -> None:
+    """Delete the checkpoints of iterations that a resume from ``iteration`` is going to repeat."""
+    for path in checkpoints(folder):
+        if int(path.stem) > iteration:
+            path.unlink(missing_ok=True)
+
+
 def remove_old(folder: Path, keep: int) -> None:
     """Delete all but the ``keep`` newest checkpoints."""
     for path in checkpoints(folder)[keep:]:

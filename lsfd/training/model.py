@@ -212,7 +212,7 @@ class LSFDModel(BaseModel):
         return log
 
     def share_losses(self) -> None:
-        """Let every process hold the mean of all running sums, so that one can save them for all."""
+        """Give every process the mean of all running sums, so that one can save them."""
         if self.processes.distributed and self._loss_sums:
             sums = torch.stack(list(self._loss_sums.values()))
             distributed.all_reduce(sums)

@@ -27,6 +27,7 @@ from lsfd.training.checkpoint import (
     load_checkpoint,
     newest_readable,
     random_state,
+    remove_after,
     remove_old,
     restore_random_state,
     save_checkpoint,
@@ -236,6 +237,7 @@ class Run:
         if moved is not None:
             LOGGER.info("an earlier run of this name is now %s", moved)
         forget_after(self.folder.records, self.iteration)
+        remove_after(self.folder.states, self.iteration)
         # A kill may have come between writing the newest checkpoint and deleting the oldest.
         remove_old(self.folder.states, self.options.logger.keep_checkpoints)
         write_text(self.folder.options, self.loaded.to_yaml())

@@ -11,6 +11,7 @@ from lsfd.config.load import LoadedOptions
 from lsfd.data.pack import ensure_store
 from lsfd.data.patches import PatchDataset, StepSampler
 from lsfd.data.store import Store
+from lsfd.data.workers import end_with_parent
 from lsfd.training.distributed import Processes
 from lsfd.training.signals import ignore_signals
 
@@ -58,9 +59,14 @@ def training_loader(
         dataset,
         batch_sampler=sampler,
         num_workers=section.num_worker_per_gpu,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=ignore_signals,
+        pin_memory=loaded.options.num_gpu != 0 and torch.cuda.is_available(),
+        worker_init_fn=_begin_worker,
         # Its own generator: starting the loader must not draw from the one that a resume has just
         # put back.
         generator=torch.Generator(),
     )
+
+
+def _begin_worker(_number: int) -> None:
+    ignore_signals()
+    end_with_parent()

@@ -59,7 +59,7 @@ class StopSignals:
         return int(flag)
 
 
-def ignore_signals(_worker: int) -> None:
-    """Start of a loader process: a signal to the whole group is for the trainer to answer."""
+def ignore_signals() -> None:
+    """Leave a signal to the whole group to the trainer; for the loader's processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,23 @@
+"""Worker processes that do not outlive the process that started them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from multiprocessing import parent_process
+
+
+def end_with_parent() -> None:
+    """End this process, which ``multiprocessing`` started, as soon as its parent is gone.
+
+    Killed outright, the parent cannot stop its workers. PyTorch's loader compares the parent's
+    number with the one at its own start, too late for a parent that is killed just before.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
+    os._exit(1)

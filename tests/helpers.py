@@ -1,0 +1,175 @@
+"""What several tests share: comparing checkpoints, training in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import lsfd.compat  # noqa: F401
+
+import torch
+from torch import Tensor
+
+from lsfd import provenance
+from lsfd.atomic import write_text
+from lsfd.cli import main
+from lsfd.config.load import options_from_dict
+from lsfd.training import reporter
+from lsfd.training.folder import RunFolder
+from lsfd.training.records import read_records
+
+# Each process of a test is forked from one that has imported everything but has no threads.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["lsfd.cli", "lsfd.training.run"])
+
+LONGEST = 300.0
+"""Seconds after which a process of a test hangs; one takes a few on an idle machine."""
+
+FOLDER_CHANGES = {"os.mkdir", "os.remove", "os.rename"}
+"""Python's audit events of what makes a file appear under its name, or go."""
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Compare two checkpoints value by value, tensors bit for bit."""
+    assert type(first) is type(second)
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for one, other in zip(first, second, strict=True):
+            assert_same(one, other)
+    elif isinstance(first, Tensor):
+        assert first.dtype == second.dtype and torch.equal(first, second)
+    else:
+        assert first == second
+
+
+def write_options(path: Path, options: Mapping[str, Any]) -> Path:
+    """Write an option file and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(options_from_dict(options).to_yaml())
+    return path
+
+
+def output_of(option_file: Path) -> Path:
+    """Return the file that holds what the trainings of an option file print."""
+    return option_file.with_suffix(".log")
+
+
+def start_training(
+    option_file: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    arguments: tuple[str, ...] = ("--auto_resume",),
+    kill_at: int = 0,
+) -> ForkServerProcess:
+    """Start ``lsfd train`` in a process, and a process group, of its own.
+
+    Args:
+        option_file: what to train.
+        environment: variables to set.
+        arguments: further arguments of ``lsfd train``.
+        kill_at: n > 0: the process kills itself before the n-th change of the folder of
+            experiments.
+    """
+    process = SERVER.Process(
+        target=_train,
+        args=(option_file, dict(environment or {}), arguments, kill_at),
+    )
+    process.start()
+    return process
+
+
+def exit_status(process: ForkServerProcess) -> int | None:
+    """Return the exit status of a process at its end; one that hangs is killed."""
+    process.join(LONGEST)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+def finish(option_file: Path) -> None:
+    """Run ``lsfd train``, or the rest of it, undisturbed."""
+    status = exit_status(start_training(option_file))
+    assert status == 0, output_of(option_file).read_text()
+
+
+def wait_for(option_file: Path, text: str) -> None:
+    """Wait until a training has printed ``text``."""
+    end = time.monotonic() + LONGEST
+    while not output_of(option_file).exists() or text not in output_of(option_file).read_text():
+        assert time.monotonic() < end, f"'{text}' did not come"
+        time.sleep(0.002)
+
+
+def wait_for_end_of(groups: Collection[int]) -> None:
+    """Wait until no process of these process groups is alive."""
+    end = time.monotonic() + LONGEST
+    while left := [number for number, group in _living_processes() if group in groups]:
+        assert time.monotonic() < end, f"the processes {left} outlive the one that started them"
+        time.sleep(0.05)
+
+
+def _living_processes() -> Iterator[tuple[int, int]]:
+    """Yield number and group of all processes."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # It ended meanwhile.
+            # Behind the name, which may hold anything: state, parent, group ...
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+            if state != "Z":
+                yield int(path.parent.name), int(group)
+
+
+def lasting_records(folder: RunFolder) -> list[dict[str, Any]]:
+    """Return what was measured, without times and without the record of each start."""
+    return [
+        {key: value for key, value in record.items() if key != "seconds_per_iteration"}
+        for record in read_records(folder.records)
+        if record["kind"] != "run"
+    ]
+
+
+def _train(
+    option_file: Path,
+    environment: dict[str, str],
+    arguments: tuple[str, ...],
+    kill_at: int,
+) -> None:
+    os.setsid()
+    descriptor = os.open(output_of(option_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    # A forked process inherits "forkserver" for the loader's processes; a shell's child has "fork".
+    multiprocessing.set_start_method("fork", force=True)
+    # Work on the checkout while the tests run must not show in the students' cards.
+    provenance.commit = lambda: None  # type: ignore[assignment]
+    # Drawing takes longer than all else in a small run.
+    reporter.save_run_curves = lambda records, path, title: write_text(path, title)
+    if kill_at:
+        _kill_before_change(option_file.parent / "experiments", kill_at)
+    sys.exit(main(["train", "-opt", str(option_file), *arguments]))
+
+
+def _kill_before_change(folder: Path, number: int) -> None:
+    left = number
+
+    def hook(event: str, details: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event in FOLDER_CHANGES and str(details[0]).startswith(str(folder)):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
