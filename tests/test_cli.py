@@ -149,7 +149,8 @@ def test_a_mistake_leaves_the_script_with_status_2(option_file: Path, tmp_path: 
     )  # fmt: skip
     assert ended.returncode == 2
     assert ended.stderr.startswith("lsfd: ") and ended.stderr.count("\n") == 1
-    assert "network_g.num_fet: EDSR has no such argument; did you mean 'num_feat'?" in ended.stderr
+    sentence = "override network_g.num_fet=8: EDSR has no such argument; did you mean 'num_feat'?"
+    assert sentence in ended.stderr
 
 
 @pytest.mark.parametrize(
