@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import lasting_records
+from torch._inductor import config as inductor_config
 
 from lsfd.config.load import options_from_dict
 from lsfd.training.checkpoint import load_checkpoint
@@ -22,9 +23,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def one_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
-    yield
+def one_compiler() -> Iterator[None]:
+    with inductor_config.patch(compile_threads=1):
+        yield
     torch.compiler.reset()
 
 
