@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from option_texts import TEXT
 from skimage import data
 
+from lsfd.config import LoadedOptions, load_options
 from lsfd.imaging.files import write_image
 from lsfd.networks.build import build_network
 
@@ -96,3 +98,15 @@ def run_options(
         return copy.deepcopy(base)
 
     return options
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., LoadedOptions]:
+    """Write a text as an option file and load it."""
+
+    def load_text(text: str = TEXT) -> LoadedOptions:
+        file = tmp_path / "run.yml"
+        file.write_text(text, encoding="utf-8")
+        return load_options(file)
+
+    return load_text
