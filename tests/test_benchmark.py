@@ -25,7 +25,8 @@ from lsfd.metrics.image import psnr
 from lsfd.networks.student_file import StudentCard, save_student
 
 needs_data = pytest.mark.skipif(
-    "LSFD_DATA" not in os.environ, reason="LSFD_DATA names no data folder"
+    "LSFD_DATA" not in os.environ,
+    reason="set LSFD_DATA to the folder of real images (see datasets/README.md)",
 )
 ARCHITECTURE = {
     "type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 2, "upscale": 2,

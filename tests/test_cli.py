@@ -270,7 +270,10 @@ def test_prepare_writes_the_embedded_photographs(tmp_path: Path) -> None:
     assert train and val and not train & val
 
 
-@pytest.mark.skipif("LSFD_DATA" not in os.environ, reason="LSFD_DATA names no data folder")
+@pytest.mark.skipif(
+    "LSFD_DATA" not in os.environ,
+    reason="set LSFD_DATA to the folder of real images (see datasets/README.md)",
+)
 def test_score_reproduces_a_published_result(tmp_path: Path) -> None:
     data, file = Path(os.environ["LSFD_DATA"]), tmp_path / "scores.json"
     folders = ["--sr", str(data / "golden/rcan_x4"), "--hr", str(data / "benchmarks/Set5/HR")]

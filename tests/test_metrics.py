@@ -51,7 +51,10 @@ def test_scores_equal_those_of_basicsr(border: int, sigma: float, channel: str) 
     assert ssim(sr, hr, border, channel) == pytest.approx(expected_ssim, abs=1e-6)
 
 
-@pytest.mark.skipif("LSFD_DATA" not in os.environ, reason="LSFD_DATA names no data folder")
+@pytest.mark.skipif(
+    "LSFD_DATA" not in os.environ,
+    reason="set LSFD_DATA to the folder of real images (see datasets/README.md)",
+)
 def test_rcan_scores_what_its_authors_published() -> None:
     data = Path(os.environ["LSFD_DATA"])
     pairs = [

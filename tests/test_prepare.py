@@ -47,7 +47,10 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "pairs"
 
 
-@pytest.mark.skipif("LSFD_DATA" not in os.environ, reason="LSFD_DATA is not set: no golden images")
+@pytest.mark.skipif(
+    "LSFD_DATA" not in os.environ,
+    reason="set LSFD_DATA to the folder of real images (see datasets/README.md)",
+)
 def test_pairs_of_set5_are_those_of_matlab(out):
     data = Path(os.environ["LSFD_DATA"])
     report = prepare_pairs(data / "benchmarks" / "Set5" / "HR", out, workers=1)

@@ -30,7 +30,10 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return sr, hr
 
 
-@pytest.mark.skipif("LSFD_DATA" not in os.environ, reason="LSFD_DATA names no data folder")
+@pytest.mark.skipif(
+    "LSFD_DATA" not in os.environ,
+    reason="set LSFD_DATA to the folder of real images (see datasets/README.md)",
+)
 def test_rcan_scores_what_its_authors_published() -> None:
     data = Path(os.environ["LSFD_DATA"])
     scores = score_folders(data / "golden/rcan_x4", data / "benchmarks/Set5/HR", 4)
