@@ -17,6 +17,7 @@ def problems(options: Options) -> Iterator[Problem]:
     yield from _scales(options)
     yield from _teachers(options)
     yield from _losses(options)
+    yield from _windows(options)
     yield from _schedule(options)
 
 
@@ -59,6 +60,12 @@ def _losses(options: Options) -> Iterator[Problem]:
         yield "network_t", "nothing learns from the teacher; add distillers, or remove network_t"
     if options.train.pixel_opt is None and not options.distillers:
         yield "train.pixel_opt", "without it and without distillers there is no loss to minimise"
+
+
+def _windows(options: Options) -> Iterator[Problem]:
+    for index, distiller in enumerate(options.distillers):
+        if distiller.end is not None and distiller.end < distiller.start:
+            yield f"distillers.{index}.end", f"{distiller.end} lies before start {distiller.start}"
 
 
 def _schedule(options: Options) -> Iterator[Problem]:

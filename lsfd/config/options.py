@@ -58,6 +58,12 @@ class DistillerOptions(Component):
     """Name of the method."""
     taps: Literal["auto"] | list[Text | TapPair] = "auto"
     """Where features are compared; auto: at matching stages of student and teacher."""
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """Factor of all terms of the method."""
+    start: Count = 1
+    """First iteration in which the method takes part."""
+    end: Count | None = None
+    """Last iteration in which it does; null: to the end."""
 
 
 Teachers = Annotated[

@@ -12,7 +12,9 @@ from lsfd.distillers.base import (
     DISTILLERS,
     DistillationBatch,
     Distiller,
+    Network,
     Setting,
+    Stage,
     Tap,
     register,
 )
@@ -20,4 +22,13 @@ from lsfd.distillers.base import (
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["DISTILLERS", "DistillationBatch", "Distiller", "Setting", "Tap", "register"]
+__all__ = [
+    "DISTILLERS",
+    "DistillationBatch",
+    "Distiller",
+    "Network",
+    "Setting",
+    "Stage",
+    "Tap",
+    "register",
+]

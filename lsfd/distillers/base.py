@@ -4,6 +4,9 @@ A distiller is an ``nn.Module`` that turns what student and teachers did with on
 unweighted, scalar loss terms. Regressors and the like are parameters of its own: they are trained
 with the student, saved in checkpoints, and never part of the exported student.
 
+A method that has to learn something first (a dictionary, a hint) asks for stages: the first
+iterations of the run, in which nothing but the stage's own terms is minimised.
+
 Adding a method takes one file in this package: a subclass of :class:`Distiller` under
 :func:`register`, whose docstring holds the equation, the shapes and the paper.
 """
@@ -53,6 +56,29 @@ class Setting:
     taps: tuple[tuple[Tap, ...], ...]
 
 
+class Network(Protocol):
+    """A student or teacher that a method may run on inputs of its own.
+
+    A teacher's parameters take no gradient, but gradients flow through it to its input; a method
+    that wants none of that runs it under ``torch.no_grad()``.
+    """
+
+    @property
+    def network(self) -> nn.Module:
+        """The bare network, for methods that read weights."""
+
+    def __call__(
+        self, lq: Tensor, replace: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return output and features by tap name.
+
+        Args:
+            lq: B x 3 x h x w in 0..1.
+            replace: features that take the place of what the network itself computes at these
+                taps; the rest of the network goes on from them.
+        """
+
+
 @dataclass(frozen=True)
 class DistillationBatch:
     """What student and teachers did with one batch; images are RGB in 0..1.
@@ -60,11 +86,14 @@ class DistillationBatch:
     Attributes:
         lq: low-resolution input, B x 3 x h x w.
         gt: ground truth, B x 3 x sh x sw.
-        student: the student's output, float32, B x 3 x sh x sw.
+        student: the student's output, float32, B x 3 x sh x sw; empty in a stage that does not
+            run the student.
         teachers: each teacher's output, detached, float32, B x 3 x sh x sw.
         student_features: the student's features by tap name, B x Cs x h x w.
         teacher_features: for each teacher its features by tap name, detached, B x Ct x h x w.
         step: training iteration, counted from 1.
+        student_network: the student itself.
+        teacher_networks: the teachers themselves, frozen.
     """
 
     lq: Tensor
@@ -74,6 +103,25 @@ class DistillationBatch:
     student_features: Mapping[str, Tensor]
     teacher_features: Sequence[Mapping[str, Tensor]]
     step: int
+    student_network: Network
+    teacher_networks: Sequence[Network]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The first iterations of a run, in which a method learns something by itself.
+
+    Attributes:
+        name: under which its terms are logged.
+        iterations: how many; 0: the stage is left out.
+        runs_student: whether the student runs (and learns, as far as gradients reach it).
+        lr: learning rate at the stage's begin, falling to 0 along a cosine; None: the run's.
+    """
+
+    name: str
+    iterations: int
+    runs_student: bool = True
+    lr: float | None = None
 
 
 class Distiller(nn.Module, ABC):
@@ -81,9 +129,20 @@ class Distiller(nn.Module, ABC):
 
     Subclasses take a :class:`Setting` and keyword options (the keys of their entry in the option
     file) and list in ``default_weights`` every term that they return, with its default weight.
+    The first line of a class's docstring says what the method does.
+
+    Attributes:
+        default_weights: the terms of :meth:`forward` and their weights.
+        paper: authors and identifier of the paper, such as ``Park and Kwak, arXiv 2111.10988``.
+        year: of the paper; None where there is none.
+        needs_teacher: whether the method makes no sense without ``network_t``.
+        uses_features: whether the method compares features at taps.
     """
 
     default_weights: ClassVar[Mapping[str, float]]
+    paper: ClassVar[str]
+    year: ClassVar[int | None]
+    needs_teacher: ClassVar[bool] = True
     uses_features: ClassVar[bool] = True
 
     def __init__(self, setting: Setting, weights: Mapping[str, float] | None = None) -> None:
@@ -106,6 +165,17 @@ class Distiller(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: DistillationBatch) -> dict[str, Tensor]:
         """Return the unweighted terms, each a float32 scalar, under the names of the weights."""
+
+    def stages(self) -> Sequence[Stage]:
+        """Return what has to be learned, in this order, before the student's own training."""
+        return ()
+
+    def stage_terms(self, stage: Stage, batch: DistillationBatch) -> dict[str, Tensor]:
+        """Return what a stage of :meth:`stages` minimises: float32 scalars, summed up as they are.
+
+        What must not change in this stage gets no gradient.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares the stage '{stage.name}'")
 
 
 DistillerClass = TypeVar("DistillerClass", bound=type[Distiller])

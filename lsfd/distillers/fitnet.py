@@ -26,6 +26,8 @@ class FitNet(Distiller):
     """Hint regression on raw features."""
 
     default_weights: ClassVar = {"feature": 1e-4}
+    paper: ClassVar = "Romero et al., arXiv 1412.6550"
+    year: ClassVar = 2014
 
     def __init__(
         self,

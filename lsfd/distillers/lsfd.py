@@ -114,6 +114,8 @@ class LSFD(Distiller):
     """Local feature distillation weighted by where student and teacher disagree."""
 
     default_weights: ClassVar = {"feature": 1e-3, "output": 1.0}
+    paper: ClassVar = "Park and Kwak, arXiv 2111.10988"
+    year: ClassVar = 2021
 
     def __init__(
         self,

@@ -30,7 +30,9 @@ class Output(Distiller):
     """L1 to the teacher's output, and nothing else."""
 
     default_weights: ClassVar = {"output": 1.0}
-    uses_features = False
+    paper: ClassVar = "Hinton et al., arXiv 1503.02531"
+    year: ClassVar = 2015
+    uses_features: ClassVar = False
 
     def forward(self, batch: DistillationBatch) -> dict[str, Tensor]:
         """Return ``{"output": ...}``."""

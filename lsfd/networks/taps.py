@@ -22,6 +22,7 @@ class _Store:
     """Where hooks put features; ``None`` between forwards, so that nothing outlives one."""
 
     features: dict[str, Tensor] | None = None
+    replace: Mapping[str, Tensor] | None = None
 
 
 @dataclass
@@ -31,11 +32,19 @@ class _Recorder:
     name: str
     store: _Store
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: object = None) -> None:
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], output: object = None
+    ) -> Tensor | None:
+        """Keep the feature; what is returned takes its place in the network."""
         value = (args[0] if args else None) if self.name.endswith(INPUT_SUFFIX) else output
-        if self.store.features is not None and isinstance(value, Tensor):
-            # BasicSR adds skips in place to what a module returned: only a copy keeps its value.
-            self.store.features[self.name] = value.clone()
+        if self.store.features is None or not isinstance(value, Tensor):
+            return None
+        substitute = (self.store.replace or {}).get(self.name)
+        if substitute is not None:
+            value = substitute.to(value.dtype)
+        # BasicSR adds skips in place to what a module returned: only a copy keeps its value.
+        self.store.features[self.name] = value.clone()
+        return None if substitute is None else value.clone()
 
 
 class TappedNetwork(nn.Module):
@@ -72,11 +81,16 @@ class TappedNetwork(nn.Module):
         self._store = _Store()
         self._handles = [self._place_hook(name) for name in self.taps]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, x: Tensor, replace: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the network's output and the features by tap name.
 
         Args:
             x: Low-resolution images, N x 3 x h x w, RGB in 0..1.
+            replace: Features, N x C x h x w, that take the place of what the network computes at
+                these taps; what comes after goes on from them. What the network computed there
+                is in vain, long skips around the tap stay as they are.
 
         Raises:
             LsfdError: A tapped module did not run, or gave something other than a tensor.
@@ -84,11 +98,11 @@ class TappedNetwork(nn.Module):
         if not self.taps:
             return self.network(x), {}
         features: dict[str, Tensor] = {}
-        self._store.features = features
+        self._store.features, self._store.replace = features, replace
         try:
             output = self.network(x)
         finally:
-            self._store.features = None
+            self._store.features = self._store.replace = None
         for name in self.taps:
             if name not in features:
                 raise LsfdError(

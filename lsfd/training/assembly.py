@@ -19,6 +19,24 @@ from lsfd.networks.teachers import load_teacher
 from lsfd.networks.weights import load_weights
 
 
+@dataclass(frozen=True)
+class Window:
+    """When a method takes part, and how much it counts.
+
+    Attributes:
+        start: first iteration.
+        end: last iteration; None: to the end.
+        weight: factor of all its terms.
+    """
+
+    start: int = 1
+    end: int | None = None
+    weight: float = 1.0
+
+    def __contains__(self, iteration: int) -> bool:
+        return self.start <= iteration and (self.end is None or iteration <= self.end)
+
+
 @dataclass
 class Parts:
     """What a run trains and learns from, on the CPU.
@@ -27,6 +45,7 @@ class Parts:
         student: the network that is trained.
         teachers: frozen networks in eval mode.
         distillers: methods by the name under which their terms are logged.
+        windows: when each of them takes part.
         student_taps: names of the student's features that any distiller uses.
         teacher_taps: the same for each teacher.
     """
@@ -34,6 +53,7 @@ class Parts:
     student: nn.Module
     teachers: list[nn.Module]
     distillers: dict[str, Distiller]
+    windows: dict[str, Window]
     student_taps: list[str]
     teacher_taps: list[list[str]]
 
@@ -54,6 +74,7 @@ def assemble(loaded: LoadedOptions) -> Parts:
         student=student,
         teachers=teachers,
         distillers=distillers,
+        windows=build_windows(loaded, distillers),
         student_taps=_unique(tap.student for taps in pairs for of_one in taps for tap in of_one),
         teacher_taps=[
             _unique(tap.teacher for taps in pairs for tap in taps[index])
@@ -98,6 +119,15 @@ def build_distillers(
     return distillers
 
 
+def build_windows(loaded: LoadedOptions, distillers: dict[str, Distiller]) -> dict[str, Window]:
+    """Return when each entry of the list ``distillers`` takes part."""
+    sections = loaded.options.distillers
+    return {
+        name: Window(section.start, section.end, section.weight)
+        for name, section in zip(distillers, sections, strict=True)
+    }
+
+
 def _build_distiller(
     loaded: LoadedOptions,
     key: str,
@@ -109,7 +139,7 @@ def _build_distiller(
     if method is None:
         hint = nearest(section.type, DISTILLERS)
         raise loaded.error(f"{key}.type", f"unknown method '{section.type}'{hint}")
-    if not teachers:
+    if method.needs_teacher and not teachers:
         raise loaded.error(
             key,
             f"{method.__name__} learns from a teacher: give network_t and "

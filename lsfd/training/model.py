@@ -22,8 +22,9 @@ from lsfd.config.options import Options
 from lsfd.errors import LsfdError
 from lsfd.inference.device import autocast_dtype, pick_device
 from lsfd.networks.taps import TappedNetwork
-from lsfd.training.assembly import assemble
+from lsfd.training.assembly import Parts, Window, assemble
 from lsfd.training.distributed import Processes
+from lsfd.training.phases import Phase, phase_at, plan
 from lsfd.training.schedule import learning_rate
 from lsfd.training.step import DistillationStep
 
@@ -76,11 +77,16 @@ class LSFDModel(BaseModel):
             self.teachers = [torch.compile(t) for t in self.teachers]  # type: ignore[misc]
         pixel = self.options.train.pixel_opt
         pixel_loss = build_loss(pixel.model_dump()) if pixel else None
-        self.step = DistillationStep(student, parts.distillers, pixel_loss).to(self.device)
+        self.step = DistillationStep(student, parts.distillers, parts.windows, pixel_loss).to(
+            self.device
+        )
+        self.phases = self._phases(parts)
         self.wrapped_step: nn.Module = self.step
         if self.processes.distributed:
             ids = [self.device.index] if self.device.type == "cuda" else None
-            self.wrapped_step = DistributedDataParallel(self.step, device_ids=ids)
+            self.wrapped_step = DistributedDataParallel(
+                self.step, device_ids=ids, find_unused_parameters=self._some_pause(parts)
+            )
 
         self.optimizer_g = self._optimizer()
         self.optimizers = [self.optimizer_g]
@@ -89,6 +95,18 @@ class LSFDModel(BaseModel):
         self._skipped_in_a_row = 0
         self._loss_sums: dict[str, Tensor] = {}
         self._loss_count = 0
+
+    def _phases(self, parts: Parts) -> list[Phase]:
+        try:
+            return plan(parts.distillers, self.options.train.total_iter)
+        except LsfdError as error:
+            raise self.loaded.error("train.total_iter", str(error)) from error
+
+    def _some_pause(self, parts: Parts) -> bool:
+        """Return whether some parameters take no part in some iterations."""
+        idle = any(not any(method.weights.values()) for method in parts.distillers.values())
+        windows = any(window != Window(weight=window.weight) for window in parts.windows.values())
+        return len(self.phases) > 1 or windows or idle
 
     def _place(self, network: nn.Module) -> nn.Module:
         network = network.to(self.device)
@@ -129,10 +147,13 @@ class LSFDModel(BaseModel):
         Raises:
             LsfdError: ``train.max_skipped`` steps in a row were skipped.
         """
+        phase = phase_at(self.phases, current_iter)
+        if current_iter == phase.first:
+            self._begin_phase()
         for group in self.optimizer_g.param_groups:
-            group["lr"] = learning_rate(self.options.train, current_iter)
+            group["lr"] = learning_rate(self.options.train, phase, current_iter)
         self.optimizer_g.zero_grad(set_to_none=True)
-        terms = self._accumulate_gradients(current_iter)
+        terms = self._accumulate_gradients(phase, current_iter)
         self.scaler.unscale_(self.optimizer_g)
         norm = self._clip_gradients()
         if self._is_finite(terms, norm):
@@ -144,7 +165,12 @@ class LSFDModel(BaseModel):
             self._count_skipped(current_iter)
         self.scaler.update()
 
-    def _accumulate_gradients(self, current_iter: int) -> dict[str, Tensor]:
+    def _begin_phase(self) -> None:
+        """Start with a fresh optimiser and a fresh average: the last phase had other losses."""
+        self.optimizer_g.state.clear()
+        self._average.n_averaged.zero_()
+
+    def _accumulate_gradients(self, phase: Phase, current_iter: int) -> dict[str, Tensor]:
         """Run forward and backward over the parts of the batch; return the batch's loss terms."""
         parts = self.options.train.accumulate
         chunks = list(zip(self.lq.chunk(parts), self.gt.chunk(parts), strict=True))
@@ -153,19 +179,21 @@ class LSFDModel(BaseModel):
             waits = self.processes.distributed and index + 1 < len(chunks)
             with self.wrapped_step.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 share = len(lq) / len(self.lq)
-                terms = {k: v * share for k, v in self._losses(lq, gt, current_iter).items()}
+                terms = {k: v * share for k, v in self._losses(lq, gt, phase, current_iter).items()}
                 self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
         return sums
 
-    def _losses(self, lq: Tensor, gt: Tensor, current_iter: int) -> dict[str, Tensor]:
+    def _losses(self, lq: Tensor, gt: Tensor, phase: Phase, current_iter: int) -> dict[str, Tensor]:
+        active = self.step.active(phase, current_iter).values()
+        teachers = self.teachers if any(method.needs_teacher for method in active) else []
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             with torch.no_grad():
-                taught = [teacher(lq) for teacher in self.teachers]
+                taught = [teacher(lq) for teacher in teachers]
             outputs = [output.float() for output, _ in taught]
             features = [features for _, features in taught]
-            return self.wrapped_step(lq, gt, outputs, features, current_iter)
+            return self.wrapped_step(lq, gt, outputs, features, teachers, phase, current_iter)
 
     def _clip_gradients(self) -> Tensor:
         limit = self.options.train.clip_grad_norm or float("inf")

@@ -14,22 +14,28 @@ from lsfd.config.training import (
     Scheduler,
     Train,
 )
+from lsfd.training.phases import Phase
 
 
-def learning_rate(train: Train, iteration: int) -> float:
+def learning_rate(train: Train, phase: Phase, iteration: int) -> float:
     """Return the learning rate of an iteration.
 
     Args:
         train: the ``train`` section of the option file.
+        phase: the phase that the iteration lies in; the schedule begins with it.
         iteration: counted from 1 to ``total_iter``.
 
     Returns:
-        The rate of the schedule, scaled linearly from 0 during ``warmup_iter``.
+        The rate of the schedule, scaled linearly from 0 during ``warmup_iter``; in a method's
+        stage a cosine from the stage's rate to 0.
     """
-    base = train.optim_g.lr
-    rate = _scheduled(train.scheduler, base, iteration - 1, train.total_iter)
-    if iteration <= train.warmup_iter:
-        rate *= iteration / train.warmup_iter
+    base, done = train.optim_g.lr, iteration - phase.first
+    if phase.stage is not None:
+        base = base if phase.stage.lr is None else phase.stage.lr
+        return _cosine(base, 0.0, done / phase.length)
+    rate = _scheduled(train.scheduler, base, done, phase.length)
+    if done < train.warmup_iter:
+        rate *= (done + 1) / train.warmup_iter
     return rate
 
 

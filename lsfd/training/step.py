@@ -7,29 +7,54 @@ averaged over processes together with the student's, and no feature has to leave
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
-from lsfd.distillers import DistillationBatch, Distiller
+from lsfd.distillers import DistillationBatch, Distiller, Network
+from lsfd.errors import LsfdError
+from lsfd.training.assembly import Window
+from lsfd.training.phases import Phase
 
 
 class DistillationStep(nn.Module):
     """One forward pass of the student and all its loss terms."""
 
     def __init__(
-        self, student: nn.Module, distillers: Mapping[str, Distiller], pixel_loss: nn.Module | None
+        self,
+        student: nn.Module,
+        distillers: Mapping[str, Distiller],
+        windows: Mapping[str, Window],
+        pixel_loss: nn.Module | None,
     ) -> None:
         """Keep the parts.
 
         Args:
             student: maps lq to (output, features by tap name), e.g. a ``TappedNetwork``.
             distillers: by the name under which their terms are logged.
+            windows: when each of them takes part.
             pixel_loss: reconstruction loss of (output, gt), already weighted; None for none.
         """
         super().__init__()
         self.student = student
         self.distillers = nn.ModuleDict(distillers)
+        self.windows = windows
         self.pixel_loss = pixel_loss
+
+    def active(self, phase: Phase, step: int) -> dict[str, Distiller]:
+        """Return the methods that have a say in an iteration, by name.
+
+        In a stage this is the stage's method; otherwise those in whose window the iteration lies
+        and that have a weight other than zero.
+        """
+        methods = {name: cast(Distiller, method) for name, method in self.distillers.items()}
+        if phase.stage is not None:
+            return {phase.method: methods[phase.method]}
+        return {
+            name: method
+            for name, method in methods.items()
+            if step in self.windows[name] and any(method.weights.values())
+        }
 
     def forward(
         self,
@@ -37,6 +62,8 @@ class DistillationStep(nn.Module):
         gt: Tensor,
         teachers: Sequence[Tensor],
         teacher_features: Sequence[Mapping[str, Tensor]],
+        teacher_networks: Sequence[Network],
+        phase: Phase,
         step: int,
     ) -> dict[str, Tensor]:
         """Return the weighted loss terms by the names under which they are logged.
@@ -46,16 +73,36 @@ class DistillationStep(nn.Module):
             gt: B x 3 x sh x sw in 0..1.
             teachers: each teacher's output, B x 3 x sh x sw.
             teacher_features: for each teacher its features by tap name.
+            teacher_networks: the teachers themselves.
+            phase: what is trained in this iteration.
             step: iteration, counted from 1.
+
+        Raises:
+            LsfdError: no term is minimised in this iteration.
         """
-        output, features = self.student(lq)
-        output = output.float()
-        batch = DistillationBatch(lq, gt, output, teachers, features, teacher_features, step)
+        output, features = lq.new_empty(0), {}
+        if phase.stage is None or phase.stage.runs_student:
+            output, features = self.student(lq)
+        student = cast(Network, self.student)
+        batch = DistillationBatch(
+            lq, gt, output.float(), teachers, features, teacher_features, step, student,
+            teacher_networks,
+        )  # fmt: skip
+        methods = self.active(phase, step)
+        if phase.stage is not None:
+            prefix = f"l_{phase.method}_{phase.stage.name}"
+            terms = methods[phase.method].stage_terms(phase.stage, batch)
+            return {f"{prefix}_{term}": value for term, value in terms.items()}
         terms = {}
         if self.pixel_loss is not None:
-            terms["l_pix"] = self.pixel_loss(output, gt)
-        for name, distiller in self.distillers.items():
-            assert isinstance(distiller, Distiller)
-            for term, value in distiller(batch).items():
-                terms[f"l_{name}_{term}"] = distiller.weights[term] * value
+            terms["l_pix"] = self.pixel_loss(batch.student, gt)
+        for name, method in methods.items():
+            weight = self.windows[name].weight
+            for term, value in method(batch).items():
+                terms[f"l_{name}_{term}"] = weight * method.weights[term] * value
+        if not terms:
+            raise LsfdError(
+                f"iteration {step}: there is no loss to minimise; give train.pixel_opt, or a "
+                "distiller with a weight whose start and end include this iteration"
+            )
         return terms

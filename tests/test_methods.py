@@ -1,0 +1,185 @@
+"""Properties that every distillation method of the registry has."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import replace
+
+import pytest
+import torch
+from distillation import agreeing_case, build, case, edsr, rcan, terms_of, total
+from torch import Tensor, nn
+
+from lsfd.distillers import DISTILLERS, Distiller
+from lsfd.errors import LsfdError
+
+SMALLEST_IS_NOT_ZERO: dict[str, str] = {}
+"""Methods whose terms have another minimum than 0, and why."""
+
+TEACHERS_HAVE_AN_ORDER: dict[str, str] = {}
+"""Methods whose value depends on the order of the teachers, and why."""
+
+IMAGES_ONLY = {"Plain"}
+"""Methods without any term of their own."""
+
+
+@pytest.fixture(params=sorted(DISTILLERS))
+def method(request: pytest.FixtureRequest) -> type[Distiller]:
+    return DISTILLERS[request.param]
+
+
+def gradients(module: nn.Module) -> list[Tensor]:
+    return [p.grad for p in module.parameters() if p.grad is not None]
+
+
+def test_says_what_it_is_and_where_it_comes_from(method: type[Distiller]) -> None:
+    about = inspect.getdoc(method)
+    assert about and about.splitlines()[0].endswith(".")
+    assert (method.year is None) == (method.paper == "")
+    module = inspect.getmodule(method)
+    assert module is not None and module.__doc__ and len(module.__doc__) > 150
+
+
+def test_terms_are_those_declared(method: type[Distiller]) -> None:
+    given = case()
+    terms = terms_of(build(method, given), given.batch())
+    assert terms.keys() == method.default_weights.keys()
+    for value in terms.values():
+        assert value.shape == () and value.dtype == torch.float32 and value > 0
+
+
+def test_agreement_costs_nothing(method: type[Distiller]) -> None:
+    if method.__name__ in SMALLEST_IS_NOT_ZERO:
+        pytest.skip(SMALLEST_IS_NOT_ZERO[method.__name__])
+    given = agreeing_case()
+    for name, value in terms_of(build(method, given), given.batch()).items():
+        assert value.item() == pytest.approx(0, abs=1e-6), name
+
+
+def test_zero_features_are_finite(method: type[Distiller]) -> None:
+    given = case()
+    batch = given.batch()
+    zeros = {
+        name: torch.zeros_like(feature, requires_grad=True)
+        for name, feature in batch.student_features.items()
+    }
+    zero_teachers = [
+        {name: torch.zeros_like(feature) for name, feature in features.items()}
+        for features in batch.teacher_features
+    ]
+    distiller = build(method, given)
+    flat = replace(batch, student_features=zeros, teacher_features=zero_teachers)
+    terms = terms_of(distiller, flat)
+    total(terms).backward()
+    assert all(torch.isfinite(value) for value in terms.values())
+    found = [tensor.grad for tensor in zeros.values() if tensor.grad is not None]
+    for gradient in [*found, *gradients(distiller), *gradients(given.student)]:
+        assert torch.isfinite(gradient).all()
+
+
+def test_the_student_learns_and_no_teacher_does(method: type[Distiller]) -> None:
+    given = case(teachers=[edsr(8, 6, seed=1), rcan(seed=2)])
+    before = [copy.deepcopy(teacher.state_dict()) for teacher in given.teachers]
+    distiller = build(method, given)
+    optimizer = torch.optim.Adam([*given.student.parameters(), *distiller.parameters()])
+    loss = total(terms_of(distiller, given.batch()))
+    loss.backward()
+    moved = sum(gradient.abs().sum() for gradient in gradients(given.student))
+    assert moved > 0 or method.__name__ in IMAGES_ONLY
+    optimizer.step()
+    for teacher, state in zip(given.teachers, before, strict=True):
+        assert not gradients(teacher)
+        assert all(torch.equal(value, state[name]) for name, value in teacher.state_dict().items())
+
+
+def test_every_parameter_learns(method: type[Distiller]) -> None:
+    """In the method's terms or in one of its stages; anything else would be dead weight."""
+    given = case()
+    distiller, batch = build(method, given), given.batch()
+    total(terms_of(distiller, batch)).backward()
+    for stage in distiller.stages():
+        total(distiller.stage_terms(stage, given.batch())).backward()
+    for name, parameter in distiller.named_parameters():
+        assert parameter.grad is not None, name
+
+
+def test_the_order_of_teachers_does_not_matter(method: type[Distiller]) -> None:
+    if method.__name__ in TEACHERS_HAVE_AN_ORDER:
+        pytest.skip(TEACHERS_HAVE_AN_ORDER[method.__name__])
+    given = agreeing_case(teachers=2)
+    batch = given.batch()
+    other = [
+        {name: 2 * feature + 0.1 for name, feature in batch.teacher_features[0].items()},
+        batch.teacher_features[1],
+    ]
+    images = [batch.teachers[0] * 0.5, batch.teachers[1] + 0.2]
+    one = replace(batch, teachers=images, teacher_features=other)
+    two = replace(batch, teachers=images[::-1], teacher_features=other[::-1])
+    distiller = build(method, given)
+    first, second = terms_of(distiller, one), terms_of(distiller, two)
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name])
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [((6, 2), "edsr"), ((4, 3), "rcan"), ((10, 5), "edsr"), ("rcan", "edsr")],
+)
+def test_any_widths_depths_and_architectures(
+    method: type[Distiller], student: str | tuple[int, int], teacher: str
+) -> None:
+    learner = rcan() if isinstance(student, str) else edsr(*student)
+    given = case(learner, [edsr(8, 6, seed=1) if teacher == "edsr" else rcan(seed=1)])
+    loss = total(terms_of(build(method, given), given.batch()))
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_bf16(method: type[Distiller]) -> None:
+    given = case()
+    distiller = build(method, given)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = terms_of(distiller, given.batch())
+        stages = [distiller.stage_terms(stage, given.batch()) for stage in distiller.stages()]
+    for each in [terms, *stages]:
+        for value in each.values():
+            assert value.dtype == torch.float32 and torch.isfinite(value)
+        total(each).backward()
+    assert all(torch.isfinite(g).all() for g in [*gradients(distiller), *gradients(given.student)])
+
+
+def test_stages_leave_the_teacher_alone(method: type[Distiller]) -> None:
+    given = case()
+    distiller = build(method, given)
+    names = [stage.name for stage in distiller.stages()]
+    assert len(set(names)) == len(names)
+    for stage in distiller.stages():
+        given.student.zero_grad()
+        batch = given.batch()
+        if not stage.runs_student:
+            batch = replace(batch, student=batch.lq.new_empty(0), student_features={})
+        terms = distiller.stage_terms(stage, batch)
+        assert all(value.shape == () and value.dtype == torch.float32 for value in terms.values())
+        total(terms).backward()
+        assert bool(gradients(given.student)) == stage.runs_student
+        assert not any(gradients(teacher) for teacher in given.teachers)
+
+
+def test_the_students_output_is_unaffected(method: type[Distiller]) -> None:
+    given = case()
+    image = torch.rand(1, 3, 9, 7)
+    with torch.no_grad():
+        before = given.student.network(image)
+        terms_of(build(method, given), given.batch())
+        assert torch.equal(given.student.network(image), before)
+        assert given.student.network.state_dict().keys() == edsr().state_dict().keys()
+
+
+def test_wrong_weights_are_named(method: type[Distiller]) -> None:
+    given = case()
+    with pytest.raises(LsfdError, match=r"weights\.featur"):
+        build(method, given, weights={"featur": 1.0})
+    for term in method.default_weights:
+        with pytest.raises(LsfdError, match="at least 0"):
+            build(method, given, weights={term: -1.0})
