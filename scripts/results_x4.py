@@ -29,10 +29,16 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "x4"
 SETS = ("Set5", "Set14", "Urban100")
 FAMILIES = {
-    "edsr": ("edsr_x4_plain", "edsr_x4_fitnet", "edsr_x4_lsfd"),
+    "edsr": (
+        "methods/edsr_x4_plain",
+        "methods/edsr_x4_output",
+        "methods/edsr_x4_fitnet",
+        "edsr_x4_lsfd",
+    ),
     "rcan": ("rcan_x4_plain", "rcan_x4_lsfd"),
 }
-METHODS = {"plain": "no teacher", "fitnet": "FitNet", "lsfd": "LSFD"}
+"""For each teacher the option files that are trained."""
+METHODS = {"plain": "no teacher", "output": "output only", "fitnet": "FitNet", "lsfd": "LSFD"}
 SCALE = 4
 PICTURES = {"Set5": "butterfly", "Set14": "zebra", "Urban100": "img_012"}
 
@@ -45,11 +51,11 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     arguments = parser.parse_args()
     for family in arguments.families:
-        names = FAMILIES[family]
-        for name in names:
+        names = tuple(Path(file).name for file in FAMILIES[family])
+        for file, name in zip(FAMILIES[family], names, strict=True):
             if not student_of(name, arguments.experiments).exists():
                 root = f"path.experiments_root={arguments.experiments}"
-                train(ROOT / "options" / f"{name}.yml", [root], auto_resume=True)
+                train(ROOT / "options" / f"{file}.yml", [root], auto_resume=True)
         report_on(family, names, arguments.experiments, arguments.device)
 
 

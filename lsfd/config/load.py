@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from lsfd.config.consistency import problems
 from lsfd.config.environment import expand
+from lsfd.config.inheritance import read_options
 from lsfd.config.options import Options
 from lsfd.config.overrides import apply_override
-from lsfd.config.reader import KeyPath, dump, read_document
+from lsfd.config.reader import KeyPath, dump
 from lsfd.config.sentences import explain, real_path
 from lsfd.errors import LsfdError
 
@@ -25,10 +26,10 @@ _ADDED_TO_DATASET = ("phase", "scale")
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where values come from: lines of a file, overrides from the command line."""
+    """Where values come from: places in files, overrides from the command line."""
 
     source: str
-    lines: Mapping[KeyPath, int] = field(default_factory=dict)
+    places: Mapping[KeyPath, str] = field(default_factory=dict)
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def error(self, path: KeyPath, message: str) -> LsfdError:
@@ -40,8 +41,8 @@ class _Origin:
                 name = name if path != prefix else ""
                 return LsfdError(f"override {self.overrides[prefix]}{name}: {message}")
         for prefix in prefixes:
-            if prefix in self.lines:
-                return LsfdError(f"{self.source}, line {self.lines[prefix]}{name}: {message}")
+            if prefix in self.places:
+                return LsfdError(f"{self.places[prefix]}{name}: {message}")
         return LsfdError(f"{self.source}{name}: {message}")
 
 
@@ -84,26 +85,21 @@ def load_options(path: str | Path, overrides: Sequence[str] = ()) -> LoadedOptio
     """Read and check an option file.
 
     Args:
-        path: the YAML file.
+        path: the YAML file; its key ``extends`` may name another one that it builds on.
         overrides: changes such as ``train.total_iter=2000``; later ones win.
 
     Raises:
         LsfdError: anything is wrong with the file, an override, or a value; the message names
             file, line and key path.
     """
-    document = read_document(path)
-    if not isinstance(document.data, dict):
-        what = "is empty" if document.data is None else "is no mapping of options"
-        raise LsfdError(f"{path}: {what}; see options/edsr_x4_lsfd.yml for an example")
+    data, places = read_options(path)
     origins: dict[KeyPath, str] = {}
     for override in overrides:
-        changed = apply_override(document.data, override)
+        changed = apply_override(data, override)
         # What the override put in the file's place, and the sections that it made on the way.
-        made = [
-            changed[:end] for end in range(1, len(changed)) if changed[:end] not in document.lines
-        ]
+        made = [changed[:end] for end in range(1, len(changed)) if changed[:end] not in places]
         origins |= dict.fromkeys([*made, changed], override)
-    return _checked(document.data, _Origin(str(path), document.lines, origins))
+    return _checked(data, _Origin(str(path), places, origins))
 
 
 def options_from_dict(data: Mapping[str, Any], source: str = "<dict>") -> LoadedOptions:

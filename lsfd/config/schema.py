@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lsfd.config.inheritance import EXTENDS
 from lsfd.config.options import AUTO_TYPE, Options
 
 Schema = dict[str, Any]
@@ -30,7 +31,21 @@ def json_schema(
         definitions["Teacher"] = _one_of(common, {**auto, **networks}, definitions)
         definitions["Component"] = _one_of(common, networks, definitions)
         schema["properties"]["network_t"] = _pointed_at_teacher(schema["properties"]["network_t"])
+    _accept_extends(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_untitled(schema)}
+
+
+def _accept_extends(schema: Schema) -> None:
+    """Let a file that extends another one leave out what that one has."""
+    schema["properties"][EXTENDS] = {
+        "type": "string",
+        "description": "Option file that this one builds on, as a path from this file; mappings "
+        "are merged, everything else takes the place of what that file has.",
+    }
+    schema["anyOf"] = [{"required": [EXTENDS]}, {"required": schema.pop("required")}]
+    for definition in schema["$defs"].values():
+        if "type" not in definition.get("required", []):
+            definition.pop("required", None)
 
 
 def _one_of(common: Schema, types: Mapping[str, Schema], definitions: Schema) -> Schema:

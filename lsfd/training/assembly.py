@@ -67,7 +67,7 @@ def assemble(loaded: LoadedOptions) -> Parts:
         LsfdError: naming file, line and key of what does not fit.
     """
     student = build_student(loaded)
-    teachers = build_teachers(loaded)
+    teachers = build_teachers(loaded) if needs_teachers(loaded) else []
     distillers = build_distillers(loaded, student, teachers)
     pairs = [distiller.setting.taps for distiller in distillers.values()]
     return Parts(
@@ -91,6 +91,12 @@ def build_student(loaded: LoadedOptions) -> nn.Module:
     if options.path.pretrain_network_g is not None:
         load_weights(student, Path(options.path.pretrain_network_g), options.path.param_key_g)
     return student
+
+
+def needs_teachers(loaded: LoadedOptions) -> bool:
+    """Return whether any method learns from ``network_t``; if none does, it is not even read."""
+    methods = [DISTILLERS.get(section.type) for section in loaded.options.distillers]
+    return any(method is None or method.needs_teacher for method in methods)
 
 
 def build_teachers(loaded: LoadedOptions) -> list[nn.Module]:
