@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lsfd.distillers.base import DistillationBatch, Setting
+from lsfd.errors import LsfdError
 
 
-def regressor(student_channels: int, teacher_channels: int, kernel: int) -> nn.Conv2d:
+def regressor(student_channels: int, teacher_channels: int, kernel: int) -> nn.Module:
     """Return a convolution Cs -> Ct with bias that keeps height and width.
 
     Equal widths start as the identity, so that a student whose features already agree with the
@@ -16,8 +17,18 @@ def regressor(student_channels: int, teacher_channels: int, kernel: int) -> nn.C
     Args:
         student_channels: Cs.
         teacher_channels: Ct.
-        kernel: odd kernel size; 1 sees one pixel only ("local").
+        kernel: odd kernel size; 1 sees one pixel only ("local"); 0: no layer at all.
+
+    Raises:
+        LsfdError: the widths differ, and there is to be no layer.
     """
+    if kernel == 0:
+        if student_channels != teacher_channels:
+            raise LsfdError(
+                "kernel: 0 (no regressor) needs features of equal width, not "
+                f"{student_channels} channels of the student and {teacher_channels} of the teacher"
+            )
+        return nn.Identity()
     layer = nn.Conv2d(student_channels, teacher_channels, kernel, padding=kernel // 2)
     if student_channels == teacher_channels:
         nn.init.dirac_(layer.weight)
