@@ -37,9 +37,14 @@ def _strict(value: Any) -> Any:
 
 
 def _no_wandb(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("project") is None:
+        return None  # BasicSR's option files say so that they do not use it.
     if value is not None:
         raise ValueError("Weights & Biases is not supported; use TensorBoard, or null")
     return value
+
+
+FolderName = Annotated[Text, AfterValidator(_folder_name)]
 
 
 class TapPair(Section):
@@ -92,6 +97,8 @@ class Paths(Section):
     """Whether every key of that checkpoint has to fit; always true."""
     pretrain_network_t: Texts = Field(default=[])
     """The teacher's checkpoint; with several teachers a list, one for each."""
+    teacher_cache: Text | None = None
+    """Folder where teachers' results are kept for other runs; null: computed anew each time."""
     resume_state: Text | None = None
     """Training state to resume from; null: start anew."""
 
@@ -116,6 +123,8 @@ class Validation(Section):
     """Iterations between validations."""
     save_img: bool = False
     """Whether the upscaled images are saved."""
+    save_maps: bool = False
+    """Whether pictures of where the methods look are saved, of the first image of each set."""
     metrics: dict[Text, Metric] = Field(default={"psnr": Metric(type="calculate_psnr")})
     """Scores by name; the first decides which checkpoint is the best."""
 
@@ -139,15 +148,24 @@ class Distributed(Section):
     """How the processes of a distributed run find each other."""
 
     backend: Literal["nccl", "gloo"] = "nccl"
-    """Communication library; gloo where there is no GPU."""
+    """Communication library between GPUs; processes on CPUs talk through gloo in either case."""
     port: Annotated[int, Field(ge=0, le=65535), WHOLE] = 29500
     """Port of the first process."""
+
+
+class Compare(Section):
+    """Runs of `lsfd compare`: every method with every seed."""
+
+    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(default=[0, 1, 2])
+    """Each takes the place of manual_seed."""
+    methods: Annotated[dict[FolderName, Text | dict[str, Any]], Field(min_length=1)]
+    """By name: a method's option file, of which distillers and teachers count, or changes."""
 
 
 class Options(Section):
     """An option file."""
 
-    name: Annotated[Text, AfterValidator(_folder_name)]
+    name: FolderName
     """Name of the run and of its folder."""
     model_type: Literal["LSFDModel"] = "LSFDModel"
     """The model class, as registered with BasicSR."""
@@ -175,3 +193,5 @@ class Options(Section):
     """What a run reports and keeps."""
     dist_params: Distributed = Distributed()
     """How the processes of a distributed run find each other."""
+    compare: Compare | None = None
+    """Several methods side by side, for `lsfd compare`."""

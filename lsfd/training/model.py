@@ -27,6 +27,7 @@ from lsfd.training.distributed import Processes
 from lsfd.training.phases import Phase, phase_at, plan
 from lsfd.training.schedule import learning_rate
 from lsfd.training.step import DistillationStep
+from lsfd.training.teacher_cache import Result, teacher_caches
 
 Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
@@ -65,16 +66,22 @@ class LSFDModel(BaseModel):
         self.dtype = autocast_dtype(self.options.train.precision, self.device)
 
         parts = assemble(opt)
+        self.caches = teacher_caches(
+            self.options, parts, self.device, self.dtype, self.processes.world_size
+        )
         self.net_g = self._place(parts.student)
         self.net_g_ema = self._averaged()
         self.teachers = [
             TappedNetwork(self._place(teacher), taps)
             for teacher, taps in zip(parts.teachers, parts.teacher_taps, strict=True)
         ]
+        for distiller in parts.distillers.values():
+            self._place(distiller)
         student: nn.Module = TappedNetwork(self.net_g, parts.student_taps)
         if self.options.train.compile:
-            student = torch.compile(student)  # type: ignore[assignment]
-            self.teachers = [torch.compile(t) for t in self.teachers]  # type: ignore[misc]
+            # Methods may add inputs of one or two sizes more; each is worth a graph of its own.
+            student = torch.compile(student, dynamic=False)  # type: ignore[assignment]
+            self.teachers = [torch.compile(t, dynamic=False) for t in self.teachers]  # type: ignore[misc]
         pixel = self.options.train.pixel_opt
         pixel_loss = build_loss(pixel.model_dump()) if pixel else None
         self.step = DistillationStep(student, parts.distillers, parts.windows, pixel_loss).to(
@@ -179,21 +186,35 @@ class LSFDModel(BaseModel):
             waits = self.processes.distributed and index + 1 < len(chunks)
             with self.wrapped_step.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 share = len(lq) / len(self.lq)
-                terms = {k: v * share for k, v in self._losses(lq, gt, phase, current_iter).items()}
+                losses = self._losses(lq, gt, phase, current_iter, index)
+                terms = {name: value * share for name, value in losses.items()}
                 self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
         return sums
 
-    def _losses(self, lq: Tensor, gt: Tensor, phase: Phase, current_iter: int) -> dict[str, Tensor]:
+    def _losses(
+        self, lq: Tensor, gt: Tensor, phase: Phase, current_iter: int, part: int
+    ) -> dict[str, Tensor]:
+        """Return the loss terms of one part of the batch; ``part`` counts from 0."""
         active = self.step.active(phase, current_iter).values()
         teachers = self.teachers if any(method.needs_teacher for method in active) else []
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             with torch.no_grad():
-                taught = [teacher(lq) for teacher in teachers]
+                taught = self._taught(lq, current_iter, part) if teachers else []
             outputs = [output.float() for output, _ in taught]
             features = [features for _, features in taught]
             return self.wrapped_step(lq, gt, outputs, features, teachers, phase, current_iter)
+
+    def _taught(self, lq: Tensor, current_iter: int, part: int) -> list[Result]:
+        """Return every teacher's output and features, kept ones where there are such."""
+        if not self.caches:
+            return [teacher(lq) for teacher in self.teachers]
+        # The number of these samples in the order in which StepSampler deals them out.
+        step = (current_iter - 1) * self.processes.world_size + self.processes.rank
+        number = step * self.options.train.accumulate + part
+        both = zip(self.caches, self.teachers, strict=True)
+        return [cache(lq, number, teacher) for cache, teacher in both]
 
     def _clip_gradients(self) -> Tensor:
         limit = self.options.train.clip_grad_norm or float("inf")
