@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_benchmark(verbs)
     _add_score(verbs)
     _add_upscale(verbs)
+    _add_methods(verbs)
+    _add_compare(verbs)
     return parser
 
 
@@ -256,6 +258,55 @@ def _upscale(arguments: argparse.Namespace) -> int:
     )
     print(report)
     return 1 if report.failed else 0
+
+
+def _add_methods(verbs: Verbs) -> None:
+    verb = verbs.add_parser("methods", help="list the distillation methods")
+    verb.set_defaults(run=_methods)
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    from lsfd.training.methods import methods_table
+
+    print(methods_table(), end="")
+    return 0
+
+
+def _add_compare(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "compare",
+        help="train several methods with several seeds and compare them",
+        description="Train methods x seeds at equal budget from one option file, then write a "
+        "table and a picture. The same command goes on where it was stopped.",
+    )
+    _add_options_arguments(verb)
+    verb.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="default: those of the option file"
+    )
+    verb.add_argument(
+        "--seeds", nargs="+", type=int, metavar="N", help="default: those of the option file"
+    )
+    verb.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: beside the runs")
+    verb.add_argument("--jobs", type=int, default=1, metavar="N", help="runs that train at once")
+    verb.add_argument(
+        "--no_teacher_cache", action="store_true",
+        help="run the teachers in every run, instead of keeping what they gave on disk",
+    )  # fmt: skip
+    verb.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from lsfd.training.compare import compare
+
+    return compare(
+        arguments.opt,
+        arguments.overrides,
+        arguments.methods,
+        arguments.seeds,
+        output=arguments.output,
+        jobs=arguments.jobs,
+        keep_teacher_results=not arguments.no_teacher_cache,
+    )
 
 
 def _show(text: str, result: object, file: Path | None) -> int:

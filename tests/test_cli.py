@@ -114,6 +114,7 @@ def test_scripts_shadow_no_modules(script: Path, monkeypatch: pytest.MonkeyPatch
         ("train -opt {here}/none.yml", "none.yml"),
         ("train -opt {options} --set path.pretrain_network_t={here}/none.pth", "none.pth"),
         ("train -opt {options} --set datasets.val.dataroot_gt={here}/none", "none does not exist"),
+        ("train -opt {options} --set path.experiments_root={options}", "the run's folder"),
         ("train -opt {options} --launcher pytorch", "start with torchrun"),
         ("test -opt {options}", "train {options} to its end first"),
         ("benchmark --sets Set6 --scale 2 --data {here}", "Set6"),
@@ -121,6 +122,7 @@ def test_scripts_shadow_no_modules(script: Path, monkeypatch: pytest.MonkeyPatch
         ("score --sr {here} --hr {photos} --scale 2", "without counterpart"),
         ("upscale -i {photos} -o {here}/out -w {here}/none.safetensors", "none.safetensors"),
         ("upscale -i {here}/none -o {here}/out -w {student}", "none does not exist"),
+        ("upscale -i {photos} -o {here}/out -w {here}", "is a folder; give a file in it"),
         ("prepare -i {here}/none -o {here}/out", "none does not exist"),
     ],
 )
@@ -250,18 +252,22 @@ def test_prepare_then_benchmark_then_upscale_then_score(
     assert set_means(file, "Photos") == benchmarked
 
 
-def test_upscale_of_a_folder_with_a_damaged_image_has_status_1(
-    student: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("other", "status"), [("notes.txt", 0), ("bad.png", 1)])
+def test_upscale_fails_for_a_damaged_image_only(
+    other: str,
+    status: int,
+    student: Path,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    source = tmp_path / "in"
+    source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     (source / "good.png").write_bytes((photographs / "chelsea.png").read_bytes())
-    (source / "bad.png").write_bytes(b"no image")
-    assert (
-        main(["upscale", "-i", str(source), "-o", str(tmp_path / "out"), "-w", str(student)]) == 1
-    )
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
-    assert "bad.png" in capsys.readouterr().out
+    (source / other).write_bytes(b"no image")
+    assert main(["upscale", "-i", str(source), "-o", str(out), "-w", str(student)]) == status
+    assert [path.name for path in out.iterdir()] == ["good.png"]
+    assert other in capsys.readouterr().out
 
 
 def test_prepare_writes_the_embedded_photographs(tmp_path: Path) -> None:

@@ -14,11 +14,23 @@ from torch import Tensor, nn
 from lsfd.distillers import DISTILLERS, Distiller
 from lsfd.errors import LsfdError
 
-SMALLEST_IS_NOT_ZERO: dict[str, str] = {}
+SMALLEST_IS_NOT_ZERO: dict[str, str] = {
+    "DUKD": "the student sees altered tiles, and its image is compared with the input as well",
+    "FEED": "translators start at random, so that equal features have unequal translations",
+}
 """Methods whose terms have another minimum than 0, and why."""
 
-TEACHERS_HAVE_AN_ORDER: dict[str, str] = {}
+TEACHERS_HAVE_AN_ORDER: dict[str, str] = {
+    "FEED": "each teacher has a translator of its own, which starts at random",
+    "MTKD": "the teachers are the aggregator's input channels, each with weights of its own",
+    "MiPKD": "each teacher is mixed with the student at random of its own",
+}
 """Methods whose value depends on the order of the teachers, and why."""
+
+MAY_BE_SILENT: dict[str, str] = {
+    "FACD": "features of patches where the teacher is not better, as in these tests, count nothing",
+}
+"""Methods that have a term of 0 for networks that differ, and why."""
 
 IMAGES_ONLY = {"Plain"}
 """Methods without any term of their own."""
@@ -46,7 +58,8 @@ def test_terms_are_those_declared(method: type[Distiller]) -> None:
     terms = terms_of(build(method, given), given.batch())
     assert terms.keys() == method.default_weights.keys()
     for value in terms.values():
-        assert value.shape == () and value.dtype == torch.float32 and value > 0
+        assert value.shape == () and value.dtype == torch.float32
+        assert value > 0 or method.__name__ in MAY_BE_SILENT
 
 
 def test_agreement_costs_nothing(method: type[Distiller]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,10 +70,17 @@ def test_exported_student_is_a_plain_network(run_options: Options) -> None:
     assert all(saved[name].shape == value.shape for name, value in plain.state_dict().items())
 
 
+def entry(method: str, iterations: int) -> dict[str, Any]:
+    """What an option file says of a method whose stages take so many iterations each."""
+    parameters = inspect.signature(DISTILLERS[method]).parameters
+    stages = [name for name in parameters if name.endswith("_iter")]
+    return {"type": method, **dict.fromkeys(stages, iterations)}
+
+
 @pytest.mark.parametrize("method", sorted(DISTILLERS))
 def test_weight_zero_is_training_without_a_teacher(run_options: Options, method: str) -> None:
     zero = dict.fromkeys(DISTILLERS[method].default_weights, 0.0)
-    with_teacher = run_options(name="zero", distillers=[{"type": method, "weights": zero}])
+    with_teacher = run_options(name="zero", distillers=[{**entry(method, 0), "weights": zero}])
     without = run_options(name="plain", distillers=None, network_t=None)
     del without["path"]["pretrain_network_t"]
     first, second = run(with_teacher), run(without)
@@ -81,7 +89,7 @@ def test_weight_zero_is_training_without_a_teacher(run_options: Options, method:
 
 @pytest.mark.parametrize("method", sorted(DISTILLERS))
 def test_teacher_is_untouched_and_resume_is_exact(run_options: Options, method: str) -> None:
-    distillers = [{"type": method}]
+    distillers = [entry(method, 4)]
     whole = Run(options_from_dict(run_options(name="whole", distillers=distillers)), Processes())
     before = [{k: v.clone() for k, v in t.state_dict().items()} for t in whole.model.teachers]
     whole.go(auto_resume=False)

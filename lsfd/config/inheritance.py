@@ -6,6 +6,7 @@ the other file has there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,12 @@ def _merge(
         for known in [keys for keys in places if keys[: len(here)] == here]:
             del places[known]
         places.update({k: place for k, place in own_places.items() if k[: len(here)] == here})
+
+
+def merged(data: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``data`` with ``changes`` put over it, as a file is over the one that it extends."""
+    result = dict(data)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result

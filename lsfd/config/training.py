@@ -155,5 +155,7 @@ class Train(Section):
     """Whether tensors are laid out channels-last, which is faster for convolutions."""
     compile: bool = False
     """Whether the networks go through torch.compile."""
+    generations: Count = 1
+    """How many students are trained in a row, each the next one's teacher."""
     max_skipped: Count = 20
     """Consecutive non-finite losses after which the run stops."""

@@ -34,6 +34,8 @@ from lsfd.training.checkpoint import (
 )
 from lsfd.training.distributed import Launcher, Processes
 from lsfd.training.folder import RunFolder
+from lsfd.training.generations import generations, student_of
+from lsfd.training.maps import save_maps
 from lsfd.training.model import LSFDModel
 from lsfd.training.origin import Origin
 from lsfd.training.records import append_record, forget_after
@@ -71,15 +73,37 @@ def train(
         LsfdError: what is wrong, where, and what to do.
     """
     loaded = load_options(option_file, [*overrides, *(DEBUG_OVERRIDES if debug else ())])
-    if debug and not loaded.options.name.startswith("debug"):
-        name = f"debug_{loaded.options.name}"
-        loaded = load_options(option_file, [*overrides, *DEBUG_OVERRIDES, f"name={name}"])
+    if debug:
+        overrides = [*overrides, *DEBUG_OVERRIDES]
+        if not loaded.options.name.startswith("debug"):
+            overrides = [*overrides, f"name=debug_{loaded.options.name}"]
+    if loaded.options.compare is not None:
+        raise loaded.error("compare", "this file is for `lsfd compare`; remove it to train")
     use_cuda = loaded.options.num_gpu != 0 and torch.cuda.is_available()
-    processes = distributed.start(launcher, use_cuda, loaded.options.dist_params.port)
+    section = loaded.options.dist_params
+    processes = distributed.start(launcher, use_cuda, section.backend, section.port)
     try:
-        return Run(loaded, processes).go(auto_resume=auto_resume)
+        return train_generations(option_file, overrides, processes, auto_resume=auto_resume)
     finally:
         distributed.stop()
+
+
+def train_generations(
+    option_file: Path, overrides: Sequence[str], processes: Processes, *, auto_resume: bool
+) -> int:
+    """Train the student of an option file, or several in a row; return the exit status."""
+    students = list[Path]()
+    for loaded in generations(option_file, overrides):
+        students.append(student_of(loaded))
+        # A later student needs its teacher as it is; the last one is trained, or gone on with.
+        is_last = len(students) == loaded.options.train.generations
+        if auto_resume and not is_last and students[-1].exists():
+            continue
+        status = Run(loaded, processes).go(auto_resume=auto_resume)
+        processes.barrier()
+        if status:
+            return status
+    return 0
 
 
 class Run:
@@ -165,10 +189,11 @@ class Run:
     def _validate(self, reporter: Reporter | None) -> None:
         """Score the student (first process only) and keep the best one."""
         if reporter is not None and self.sets:
-            pictures = None
-            if self.options.val.save_img:
-                pictures = self.folder.visualization / str(self.iteration)
+            folder, val = self.folder.visualization / str(self.iteration), self.options.val
+            pictures = folder if val.save_img else None
             self.scores = validate(self.model.net_g_ema, self.sets, self.loaded, pictures)
+            if val.save_maps:
+                save_maps(self.model, self.sets, self.iteration, folder)
             new_best = better(self.scores, self.best, self.loaded, self.iteration)
             if new_best is not None:
                 self.best = new_best

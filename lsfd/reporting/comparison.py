@@ -1,0 +1,153 @@
+"""Methods side by side over several seeds: a table and a picture of the gains, with intervals."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
+from lsfd.reporting.tables import Cell, markdown_table
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What one method reached.
+
+    Attributes:
+        name: of the method.
+        scores: set name -> seed -> PSNR-Y in dB.
+        seconds: of a training step; None if unknown.
+        memory: of a process that trains, in bytes; None if unknown.
+    """
+
+    name: str
+    scores: Mapping[str, Mapping[int, float]]
+    seconds: float | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better than the baseline a method is on one set, in dB.
+
+    Attributes:
+        by_seed: the difference for each seed that both have.
+        mean: their mean.
+        half_width: half of the 95 % interval of the mean (Student's t over paired differences);
+            None with fewer than two seeds.
+    """
+
+    by_seed: Mapping[int, float]
+    mean: float
+    half_width: float | None
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.half_width is not None and abs(self.mean) > self.half_width
+
+
+def gain(method: Mapping[int, float], baseline: Mapping[int, float]) -> Gain | None:
+    """Return the paired difference of two methods' scores by seed; None without a common seed."""
+    by_seed = {seed: method[seed] - baseline[seed] for seed in sorted(method) if seed in baseline}
+    if not by_seed:
+        return None
+    values = np.array(list(by_seed.values()))
+    half = None
+    if len(values) > 1:
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
+        half = float(quantile * values.std(ddof=1) / math.sqrt(len(values)))
+    return Gain(by_seed, float(values.mean()), half)
+
+
+def comparison_table(results: Sequence[MethodResult], baseline: str) -> str:
+    """Return a Markdown table: mean ± standard deviation, gain with its interval, time, memory.
+
+    Args:
+        results: one row each.
+        baseline: name of the method that gains are measured against.
+    """
+    reference = {result.name: result for result in results}.get(baseline)
+    names = list(results[0].scores)
+    header = ["method", *(text for name in names for text in (name, f"gain ({name})"))]
+    header += ["s/step", "memory (GiB)"]
+    rows: list[list[Cell]] = []
+    for result in results:
+        row: list[Cell] = [result.name]
+        for name in names:
+            row.append(_spread(list(result.scores.get(name, {}).values())))
+            row.append(None if reference is None else _gain_text(result, reference, name))
+        row.append(result.seconds)
+        row.append(None if result.memory is None else result.memory / 2**30)
+        rows.append(row)
+    return markdown_table(header, rows, digits={len(header) - 2: 3, len(header) - 1: 2})
+
+
+def _spread(values: Sequence[float]) -> str | None:
+    if not values:
+        return None
+    mean = f"{np.mean(values):.3f}"
+    return f"{mean} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
+
+
+def _gain_text(result: MethodResult, reference: MethodResult, name: str) -> str | None:
+    if result is reference:
+        return None
+    found = gain(result.scores.get(name, {}), reference.scores.get(name, {}))
+    if found is None:
+        return None
+    half = "" if found.half_width is None else f" ± {found.half_width:.3f}"
+    return f"{found.mean:+.3f}{half}"
+
+
+def save_gains(
+    results: Sequence[MethodResult], baseline: str, path: str | os.PathLike[str], title: str
+) -> None:
+    """Save a picture of every method's gain over the baseline, a panel for each set.
+
+    A dot is one seed, a bar the 95 % interval of the mean; methods are sorted by their mean gain
+    over all sets. Strong colour: the interval excludes zero.
+
+    Raises:
+        LsfdError: the file cannot be written.
+    """
+    reference = {result.name: result for result in results}[baseline]
+    others = [result for result in results if result is not reference]
+    sets = list(reference.scores)
+    gains = {
+        result.name: {
+            name: gain(result.scores.get(name, {}), reference.scores[name]) for name in sets
+        }
+        for result in others
+    }
+    order = sorted(
+        gains, key=lambda name: np.mean([g.mean for g in gains[name].values() if g] or [0])
+    )
+    with saved_figure(path, 1.4 + 0.3 * max(len(order), 1), title) as figure:
+        panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+        for axes, name in zip(panels, sets, strict=True):
+            axes.set_title(name)
+            axes.axvline(0, color=MUTED, linewidth=1)
+            axes.set_xlabel(f"gain over {baseline} (dB)")
+            axes.set_yticks(range(len(order)), order)
+            axes.set_ylim(-0.6, len(order) - 0.4)
+            for row, method in enumerate(order):
+                found = gains[method][name]
+                if found is None:
+                    continue
+                color = MUTED
+                if found.is_certain:
+                    color = PALETTE[0] if found.mean > 0 else ACCENT
+                seeds = list(found.by_seed.values())
+                axes.plot(seeds, [row] * len(seeds), "o", color=color, markersize=3, alpha=0.5)
+                axes.errorbar(
+                    found.mean, row, xerr=found.half_width, fmt="|", color=color, capsize=3,
+                    markersize=9, linewidth=1.5,
+                )  # fmt: skip

@@ -1,0 +1,133 @@
+"""Runs of a comparison, each in a process of its own, under one progress bar."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from lsfd.errors import LsfdError
+from lsfd.training.planned import PlannedRun
+from lsfd.training.records import read_records
+
+POLL_SECONDS = 0.5
+LAST_WORDS = 300
+"""Characters of a failed run's output that its error repeats."""
+
+
+@dataclass
+class _Running:
+    run: PlannedRun
+    process: subprocess.Popen[bytes]
+
+
+class _StopOnSignal:
+    """Context in which SIGINT and SIGTERM are noted, so that the runs can save and leave first."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> _StopOnSignal:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+
+
+def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
+    """Train every run that is not finished; each goes on where it was stopped.
+
+    Args:
+        runs: in the order in which they start.
+        jobs: how many train at once; they share the processor's cores.
+
+    Returns:
+        0, or the number of the signal that stopped it: the same call goes on.
+
+    Raises:
+        LsfdError: runs failed; the others have been trained.
+    """
+    for run in runs:
+        run.write_options()
+    waiting = [run for run in runs if not run.is_finished()]
+    running: list[_Running] = []
+    failed: list[PlannedRun] = []
+    total = sum(run.loaded.options.train.total_iter for run in runs)
+    bar: tqdm[Any] = tqdm(total=total, unit="it", desc="compare")
+    with _StopOnSignal() as stop, bar:
+        _show(bar, runs, running)
+        while (waiting or running) and not stop.received:
+            while waiting and len(running) < jobs:
+                running.append(_start(waiting.pop(0), jobs))
+            time.sleep(POLL_SECONDS)
+            for done in [item for item in running if item.process.poll() is not None]:
+                running.remove(done)
+                if done.process.returncode or not done.run.is_finished():
+                    failed.append(done.run)
+            _show(bar, runs, running)
+        for item in running:  # Each saves a checkpoint and leaves.
+            item.process.terminate()
+        for item in running:
+            item.process.wait()
+    if failed and not stop.received:
+        raise LsfdError(_failure(failed))
+    return stop.received
+
+
+def _start(run: PlannedRun, jobs: int) -> _Running:
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    command = [sys.executable, "-m", "lsfd", "train", "-opt", str(run.option_file), "--auto_resume"]
+    with run.output.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={"OMP_NUM_THREADS": threads, **os.environ},
+            start_new_session=True,  # Ctrl-C is for this process, which tells the runs.
+        )
+    return _Running(run, process)
+
+
+def _show(bar: tqdm[Any], runs: Iterable[PlannedRun], running: Sequence[_Running]) -> None:
+    bar.n = sum(_iteration(run) for run in runs)
+    bar.set_postfix_str(", ".join(item.run.folder.root.name for item in running), refresh=True)
+
+
+def _iteration(run: PlannedRun) -> int:
+    """Return how far a run has come, as its records tell."""
+    if run.is_finished():
+        return run.loaded.options.train.total_iter
+    return max(
+        (record.get("iteration", 0) for record in read_records(run.folder.records)), default=0
+    )
+
+
+def _failure(failed: Sequence[PlannedRun]) -> str:
+    first = failed[0]
+    words = first.output.read_text(encoding="utf-8", errors="replace").split()
+    names = ", ".join(run.folder.root.name for run in failed)
+    return (
+        f"{len(failed)} run(s) failed: {names}; the first one's last words: "
+        f"...{' '.join(words)[-LAST_WORDS:]} ({first.output}); mend it and give the same command"
+    )

@@ -1,0 +1,189 @@
+"""``lsfd compare``: what is planned, trained, resumed, and told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import write_options
+
+from lsfd.cli import main
+from lsfd.errors import LsfdError
+from lsfd.imaging.files import read_image
+from lsfd.reporting.comparison import MethodResult, comparison_table, gain, save_gains
+from lsfd.training.planned import plan_runs
+from lsfd.training.records import read_records
+
+Options = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def option_file(run_options: Options, tmp_path: Path) -> Path:
+    options = run_options(name="side")
+    options["compare"] = {
+        "seeds": [0, 1],
+        "methods": {
+            "Plain": {"distillers": [{"type": "Plain"}]},
+            "Mine": {"distillers": [{"type": "LSFD", "kernel": 3}], "train": {"ema_decay": 0}},
+        },
+    }
+    return write_options(tmp_path / "side.yml", options)
+
+
+def test_every_method_with_every_seed(option_file: Path, tmp_path: Path) -> None:
+    runs = plan_runs(option_file, ["train.total_iter=6"])
+    assert [(run.seed, run.method) for run in runs] == [
+        (0, "Plain"), (0, "Mine"), (1, "Plain"), (1, "Mine"),
+    ]  # fmt: skip
+    mine = runs[3].loaded.options
+    assert (mine.name, mine.manual_seed, mine.train.total_iter) == ("Mine_seed1", 1, 6)
+    assert mine.train.ema_decay == 0 and mine.train.precision == "fp32"
+    assert mine.compare is None
+    assert runs[3].folder.root == tmp_path / "experiments" / "side" / "Mine_seed1"
+    caches = {run.loaded.options.path.teacher_cache for run in runs}
+    assert len(caches) == 2 and None not in caches
+    uncached = plan_runs(option_file, keep_teacher_results=False)
+    assert {run.loaded.options.path.teacher_cache for run in uncached} == {None}
+
+
+def test_any_method_may_be_asked_for(option_file: Path) -> None:
+    (run,) = plan_runs(option_file, methods=["FitNet"], seeds=[5])
+    assert run.loaded.options.distillers[0].type == "FitNet"
+    with pytest.raises(LsfdError, match=r"compare\.methods: 'FitNte' .* did you mean 'FitNet'"):
+        plan_runs(option_file, methods=["FitNte"])
+
+
+def test_a_method_may_have_a_file(option_file: Path) -> None:
+    (option_file.parent / "mine.yml").write_text(
+        "name: other\ntrain: {total_iter: 999}\ndistillers: [{type: LSFD, kernel: 5}]\n"
+        "path: {pretrain_network_g: never.pth}\n"
+    )
+    listed = f"compare.methods.Mine={option_file.parent / 'mine.yml'}"
+    mine = plan_runs(option_file, [listed], ["Mine"], [0])[0].loaded.options
+    assert mine.distillers[0].arguments == {"kernel": 5}
+    assert mine.name == "Mine_seed0" and mine.train.total_iter == 12
+    assert mine.path.pretrain_network_g is None and len(mine.network_t) == 1
+
+
+def test_mistakes_name_the_method(option_file: Path, run_options: Options, tmp_path: Path) -> None:
+    text = option_file.read_text().replace("ema_decay: 0\n", "ema_dekay: 0\n")
+    option_file.write_text(text)
+    with pytest.raises(LsfdError, match=r"side\.yml, compare\.methods\.Mine, train\.ema_dekay"):
+        plan_runs(option_file)
+    with pytest.raises(LsfdError, match="no section 'compare'"):
+        plan_runs(write_options(tmp_path / "none.yml", run_options()))
+
+
+def test_a_comparison_is_no_training_file(
+    option_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "-opt", str(option_file)]) == 2
+    assert "lsfd compare" in capsys.readouterr().err
+
+
+def command(option_file: Path, *arguments: str) -> list[str]:
+    given = ["compare", "-opt", str(option_file), "--jobs", "2", *arguments]
+    return [sys.executable, "-m", "lsfd", *given]
+
+
+def test_from_command_to_table(option_file: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command(option_file, "-o", str(tmp_path / "out")),
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    assert (out / "compare.md").read_text() in done.stdout
+    numbers = json.loads((out / "compare.json").read_text())
+    records = read_records(out / "records" / "Mine_seed1.jsonl")
+    last = [record for record in records if record["kind"] == "val"][-1]
+    mine = numbers["methods"]["Mine"]
+    assert mine["psnr_y"]["photographs"]["1"] == last["scores"]["psnr"]
+    assert mine["seconds_per_step"] > 0 and mine["peak_memory_bytes"] > 2**26
+    assert read_image(out / "compare.png").std() > 5
+    root = tmp_path / "experiments" / "side"
+    assert not list((root / "teacher_cache").glob("*"))
+    students = {run.folder.student: run.folder.student.stat() for run in plan_runs(option_file)}
+    subprocess.run(command(option_file), capture_output=True, env=environment, check=True)
+    assert {path: path.stat() for path in students} == students
+    changed = subprocess.run(
+        command(option_file, "--set", "train.total_iter=7"),
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert changed.returncode == 2
+    assert "was begun with other options" in changed.stderr
+
+
+def test_stopped_and_gone_on(option_file: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    many = ("--set", "train.total_iter=400", "logger.print_freq=5", "val.val_freq=400")
+    few = ("--methods", "Plain", "--seeds", "0")
+    process = subprocess.Popen(command(option_file, *many, *few), env=environment)
+    records = tmp_path / "experiments" / "side" / "Plain_seed0" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not any(record["kind"] == "train" for record in read_records(records)):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 128 + signal.SIGINT
+    states = list((records.parent / "training_states").glob("*.state"))
+    assert states and not (records.parent / "Plain_seed0.safetensors").exists()
+    again = subprocess.run(command(option_file, *many, *few), env=environment, check=True)
+    assert again.returncode == 0
+    assert any(record.get("resumed") for record in read_records(records))
+
+
+def test_a_failed_run_is_named_and_the_others_go_on(option_file: Path, tmp_path: Path) -> None:
+    text = option_file.read_text().replace("kernel: 3", "taps: [body.77]")
+    option_file.write_text(text)
+    done = subprocess.run(
+        command(option_file, "--seeds", "0"), capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "1 run(s) failed: Mine_seed0" in done.stderr and "body.77" in done.stderr
+    assert (tmp_path / "experiments" / "side" / "Plain_seed0" / "Plain_seed0.safetensors").exists()
+
+
+def test_gain_is_paired_and_its_interval_is_students() -> None:
+    found = gain({0: 30.1, 1: 30.3, 2: 30.2}, {0: 30.0, 1: 30.1, 2: 30.1, 7: 99.0})
+    assert found is not None and found.half_width is not None
+    assert found.mean == pytest.approx(0.4 / 3)
+    differences = np.array([0.1, 0.2, 0.1])
+    # 4.303 is the 97.5 % quantile of Student's t with two degrees of freedom in printed tables.
+    expected = 4.303 * differences.std(ddof=1) / np.sqrt(3)
+    assert found.half_width == pytest.approx(expected, rel=1e-3)
+    assert not found.is_certain
+    single = gain({4: 1.0}, {4: 0.5})
+    assert single is not None and single.half_width is None and not single.is_certain
+    assert gain({1: 1.0}, {2: 1.0}) is None
+
+
+def results() -> list[MethodResult]:
+    return [
+        MethodResult("Plain", {"Set5": {0: 30.0, 1: 30.2}}, 0.1, 2**30),
+        MethodResult("Better", {"Set5": {0: 30.5, 1: 30.7}}, 0.2, None),
+        MethodResult("Unfinished", {"Set5": {1: 30.1}}),
+    ]
+
+
+def test_table_shows_spread_and_gain() -> None:
+    lines = comparison_table(results(), "Plain").splitlines()
+    assert "30.100 ± 0.141" in lines[2] and "1.00" in lines[2]
+    assert "30.600 ± 0.141" in lines[3] and "+0.500 ± 0.000" in lines[3]
+    assert "-0.100" in lines[4]
+
+
+def test_picture_is_drawn(tmp_path: Path) -> None:
+    save_gains(results(), "Plain", tmp_path / "gains.png", "title")
+    assert read_image(tmp_path / "gains.png").std() > 5
