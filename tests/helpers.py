@@ -61,6 +61,17 @@ def write_options(path: Path, options: Mapping[str, Any]) -> Path:
     return path
 
 
+def write_run(folder: Path, options: dict[str, Any]) -> Path:
+    """Write the option file of a run that stays in this folder, and return its path."""
+    options["path"]["experiments_root"] = str(folder / "experiments")
+    return write_options(folder / "options.yml", options)
+
+
+def run_folder(option_file: Path) -> RunFolder:
+    """Return where the run of such an option file is."""
+    return RunFolder(option_file.parent / "experiments" / "tiny")
+
+
 def output_of(option_file: Path) -> Path:
     """Return the file that holds what the trainings of an option file print."""
     return option_file.with_suffix(".log")

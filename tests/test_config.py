@@ -75,6 +75,11 @@ def test_index_of_a_single_teacher_is_left_out_of_its_key() -> None:
     assert said.startswith("program, network_t.upscale: 2 differs")
 
 
+def test_basicsr_says_in_two_lines_that_wandb_is_off(load: Any) -> None:
+    off = "logger: {wandb: {project: ~, resume_id: ~}}\n"
+    assert load(TEXT + off).options.logger.wandb is None
+
+
 def test_options_from_dict_leaves_the_dict_alone() -> None:
     data = Document(TEXT, "text").data
     before = copy.deepcopy(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -20,15 +21,15 @@ from helpers import (
     finish,
     lasting_records,
     output_of,
+    run_folder,
     start_training,
     wait_for,
-    write_options,
+    write_run,
 )
 
 from lsfd.errors import LsfdError
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
-from lsfd.training.distributed import start
-from lsfd.training.folder import RunFolder
+from lsfd.training.distributed import Processes, start
 from lsfd.training.records import read_records
 
 TRAIN = Path(__file__).parent.parent / "lsfd" / "train.py"
@@ -40,19 +41,11 @@ def option_file(run_options: Callable[..., dict[str, Any]], tmp_path: Path) -> W
     """A function that writes the option file of one more run."""
 
     def write(name: str, *, batch_size: int, iterations: int) -> Path:
-        folder = tmp_path / name
-        options = run_options(
-            path={"experiments_root": str(folder / "experiments")},
-            train={"total_iter": iterations},
-        )
+        options = run_options(train={"total_iter": iterations})
         options["datasets"]["train"]["batch_size_per_gpu"] = batch_size
-        return write_options(folder / "options.yml", options)
+        return write_run(tmp_path / name, options)
 
     return write
-
-
-def run_folder(option_file: Path) -> RunFolder:
-    return RunFolder(option_file.parent / "experiments" / "tiny")
 
 
 @contextmanager
@@ -149,4 +142,50 @@ def test_a_launcher_that_did_not_start_us_is_named(
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "SLURM_PROCID"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(LsfdError, match=sentence):
-        start(launcher, use_cuda=False, port=29500)
+        start(launcher, use_cuda=False, backend="nccl", port=29500)
+
+
+@pytest.fixture
+def second_of_two(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The second process on a machine with two GPUs; the list takes the backends asked for."""
+    backends: list[str] = []
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", "what start() sets is taken back after the test")
+    monkeypatch.delenv("MASTER_PORT")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", lambda number: None)
+    monkeypatch.setattr(
+        "torch.distributed.init_process_group", lambda backend, **_: backends.append(backend)
+    )
+    return backends
+
+
+def test_nccl_is_for_gpus_only(second_of_two: list[str]) -> None:
+    for use_cuda, backend in ((True, "nccl"), (True, "gloo"), (False, "nccl"), (False, "gloo")):
+        processes = start("pytorch", use_cuda, backend, port=29511)
+        assert processes == Processes(rank=1, world_size=2, local_rank=1)
+    assert second_of_two == ["nccl", "gloo", "gloo", "gloo"]
+    assert os.environ["MASTER_PORT"] == "29511"
+
+
+def test_more_processes_than_gpus_are_refused(
+    second_of_two: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(LsfdError, match="process 2 of this machine has no GPU, PyTorch sees 1"):
+        start("pytorch", use_cuda=True, backend="nccl", port=29511)
+    assert not second_of_two
+
+
+def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(taken.getsockname()[1])}
+        for name, value in {**address, "RANK": "0", "WORLD_SIZE": "2"}.items():
+            monkeypatch.setenv(name, value)
+        place = rf"127\.0\.0\.1:{address['MASTER_PORT']}"
+        with pytest.raises(LsfdError, match=f"process 0 of 2 does not reach the others at {place}"):
+            start("pytorch", use_cuda=False, backend="gloo", port=29500)

@@ -16,9 +16,10 @@ from helpers import (
     finish,
     lasting_records,
     output_of,
+    run_folder,
     start_training,
     wait_for_end_of,
-    write_options,
+    write_run,
 )
 
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
@@ -36,9 +37,7 @@ def option_file(run_options: Options, tmp_path: Path) -> WriteOptions:
     """A function that writes the option file of one more run, with all that has a state."""
 
     def write(name: str, iterations: int, workers: int) -> Path:
-        folder = tmp_path / name
         options = run_options(
-            path={"experiments_root": str(folder / "experiments")},
             train={
                 "total_iter": iterations,
                 "warmup_iter": 8,
@@ -48,14 +47,10 @@ def option_file(run_options: Options, tmp_path: Path) -> WriteOptions:
             logger={"print_freq": 2, "save_checkpoint_freq": 3, "keep_checkpoints": 1},
         )
         options["datasets"]["train"]["num_worker_per_gpu"] = workers
-        options["datasets"]["train"]["cache_dir"] = str(folder / "cache")
-        return write_options(folder / "options.yml", options)
+        options["datasets"]["train"]["cache_dir"] = str(tmp_path / name / "cache")
+        return write_run(tmp_path / name, options)
 
     return write
-
-
-def run_folder(option_file: Path) -> RunFolder:
-    return RunFolder(option_file.parent / "experiments" / "tiny")
 
 
 def assert_same_run(run: RunFolder, reference: RunFolder) -> None:

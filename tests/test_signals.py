@@ -16,10 +16,11 @@ from helpers import (
     finish,
     lasting_records,
     output_of,
+    run_folder,
     start_training,
     wait_for,
     wait_for_end_of,
-    write_options,
+    write_run,
 )
 
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
@@ -38,7 +39,7 @@ def option_file(run_options: Callable[..., dict[str, Any]], tmp_path: Path) -> P
         logger={"print_freq": 4, "save_checkpoint_freq": 25},
     )
     options["datasets"]["train"]["num_worker_per_gpu"] = 2
-    return write_options(tmp_path / "options.yml", options)
+    return write_run(tmp_path, options)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -54,7 +55,7 @@ def test_a_signal_to_all_processes_stops_cleanly(
     assert status == 128 + number, printed
     wait_for_end_of({process.pid})  # The loader's processes are gone as well.
 
-    folder = RunFolder(tmp_path / "experiments" / "tiny")
+    folder = run_folder(option_file)
     done = int(checkpoints(folder.states)[0].stem)
     assert 8 <= done < ITERATIONS
     assert printed.splitlines()[-1] == (

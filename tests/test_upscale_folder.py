@@ -47,10 +47,12 @@ def test_a_tree_keeps_its_shape(source: Path, tmp_path: Path) -> None:
 
 def test_files_that_are_no_image_are_named(source: Path, tmp_path: Path) -> None:
     report = upscale_path(source, tmp_path / "out", double)
-    assert set(report.failed) == {source / "notes.txt", source / "deep" / "fake.png"}
-    assert report.failed[source / "notes.txt"] == "not an image"
-    assert "2 upscaled, 2 skipped:" in str(report)
-    assert str(source / "deep" / "fake.png") in str(report)
+    assert report.skipped == [source / "notes.txt"]
+    assert list(report.failed) == [source / "deep" / "fake.png"]
+    counts, skipped, failed = str(report).splitlines()
+    assert counts == "2 upscaled, 1 skipped, 1 failed"
+    assert skipped == f"  {source / 'notes.txt'}: skipped, not an image"
+    assert failed.startswith(f"  {source / 'deep' / 'fake.png'}: failed, ")
 
 
 def test_an_image_that_cannot_be_upscaled_does_not_stop_the_rest(
@@ -133,6 +135,16 @@ def test_nothing_to_upscale(tmp_path: Path) -> None:
     (tmp_path / "empty" / "a.txt").write_text("")
     with pytest.raises(LsfdError, match=r"no image in .*empty"):
         upscale_path(tmp_path / "empty", tmp_path / "out", double)
+
+
+def test_outputs_need_a_folder(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(LsfdError, match=r"the output folder .*notes\.txt cannot be made"):
+        upscale_path(source, source / "notes.txt", double)
+    with pytest.raises(LsfdError, match=r"'\.gif' is no image format.*; a folder of that name"):
+        upscale_path(source / "cat.png", tmp_path / "cat.gif", double)
+    (tmp_path / "photos.v2").mkdir()
+    upscale_path(source / "cat.png", tmp_path / "photos.v2", double)
+    assert files(tmp_path / "photos.v2") == {"cat.png"}
 
 
 def test_an_interrupted_write_leaves_nothing_behind(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lsfd.config.base import Component
 from lsfd.config.options import AUTO_TYPE, Options
+from lsfd.config.testing import TestOptions
 from lsfd.config.training import CosineAnnealingRestartLR, MultiStepRestartLR
 
 Problem = tuple[str, str]
@@ -21,6 +23,11 @@ def problems(options: Options) -> Iterator[Problem]:
     yield from _schedule(options)
 
 
+def test_problems(options: TestOptions) -> Iterator[Problem]:
+    """Yield every rule that the options of a test break."""
+    yield from _differing_scales({"network_g": options.network_g}, options.scale)
+
+
 def _size(options: Options) -> Iterator[Problem]:
     size = options.datasets.train.gt_size
     if size % options.scale:
@@ -28,13 +35,16 @@ def _size(options: Options) -> Iterator[Problem]:
 
 
 def _scales(options: Options) -> Iterator[Problem]:
-    networks = [("network_g", options.network_g)]
-    networks += [(f"network_t.{i}", teacher) for i, teacher in enumerate(options.network_t)]
-    for path, network in networks:
+    teachers = {f"network_t.{i}": teacher for i, teacher in enumerate(options.network_t)}
+    yield from _differing_scales({"network_g": options.network_g, **teachers}, options.scale)
+
+
+def _differing_scales(networks: dict[str, Component], scale: int) -> Iterator[Problem]:
+    for path, network in networks.items():
         for key in ("upscale", "scale"):  # BasicSR's architectures use either name.
-            value = network.arguments.get(key, options.scale)
-            if value != options.scale:
-                yield f"{path}.{key}", f"{value} differs from scale {options.scale} of the run"
+            value = network.arguments.get(key, scale)
+            if value != scale:
+                yield f"{path}.{key}", f"{value} differs from scale {scale} of the run"
 
 
 def _teachers(options: Options) -> Iterator[Problem]:

@@ -1,21 +1,22 @@
-"""From an option file, or BasicSR's dict, to :class:`LoadedOptions`."""
+"""From an option file, or BasicSR's dict, to :data:`LoadedOptions`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
-from lsfd.config.consistency import problems
+from lsfd.config.consistency import Problem, problems, test_problems
 from lsfd.config.environment import expand
 from lsfd.config.inheritance import read_options
 from lsfd.config.options import Options
 from lsfd.config.overrides import apply_override
 from lsfd.config.reader import KeyPath, dump
 from lsfd.config.sentences import explain, real_path
+from lsfd.config.testing import TestOptions, is_test_file
 from lsfd.errors import LsfdError
 
 # What BasicSR's parse_options adds to the dict that it read from the option file.
@@ -46,8 +47,11 @@ class _Origin:
         return LsfdError(f"{self.source}{name}: {message}")
 
 
+AnyOptions = TypeVar("AnyOptions", Options, TestOptions)
+
+
 @dataclass(frozen=True)
-class LoadedOptions:
+class Loaded(Generic[AnyOptions]):
     """A valid option file.
 
     Attributes:
@@ -56,7 +60,7 @@ class LoadedOptions:
             variables, without defaults.
     """
 
-    options: Options
+    options: AnyOptions
     raw: dict[str, Any]
     _origin: _Origin
 
@@ -81,6 +85,10 @@ class LoadedOptions:
         return dump(self.raw)
 
 
+LoadedOptions: TypeAlias = Loaded[Options]
+LoadedTestOptions: TypeAlias = Loaded[TestOptions]
+
+
 def load_options(path: str | Path, overrides: Sequence[str] = ()) -> LoadedOptions:
     """Read and check an option file.
 
@@ -92,6 +100,31 @@ def load_options(path: str | Path, overrides: Sequence[str] = ()) -> LoadedOptio
         LsfdError: anything is wrong with the file, an override, or a value; the message names
             file, line and key path.
     """
+    data, origin = _read(path, overrides)
+    if is_test_file(data):
+        raise LsfdError(
+            f"{path}: has neither train nor datasets.train, so it is for lsfd test only; "
+            "options/edsr_x4_lsfd.yml shows what a training needs"
+        )
+    return _checked(data, origin, Options, problems)
+
+
+def load_options_to_test(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> LoadedOptions | LoadedTestOptions:
+    """Read and check an option file whose network is to be scored: of a training, or of a test.
+
+    Raises:
+        LsfdError: as :func:`load_options`.
+    """
+    data, origin = _read(path, overrides)
+    if is_test_file(data):
+        return _checked(data, origin, TestOptions, test_problems)
+    return _checked(data, origin, Options, problems)
+
+
+def _read(path: str | Path, overrides: Sequence[str]) -> tuple[dict[str, Any], _Origin]:
+    """Return what a file says after the overrides, and where each value comes from."""
     data, places = read_options(path)
     origins: dict[KeyPath, str] = {}
     for override in overrides:
@@ -99,7 +132,7 @@ def load_options(path: str | Path, overrides: Sequence[str] = ()) -> LoadedOptio
         # What the override put in the file's place, and the sections that it made on the way.
         made = [changed[:end] for end in range(1, len(changed)) if changed[:end] not in places]
         origins |= dict.fromkeys([*made, changed], override)
-    return _checked(data, _Origin(str(path), places, origins))
+    return data, _Origin(str(path), places, origins)
 
 
 def options_from_dict(data: Mapping[str, Any], source: str = "<dict>") -> LoadedOptions:
@@ -113,17 +146,22 @@ def options_from_dict(data: Mapping[str, Any], source: str = "<dict>") -> Loaded
     origin = _Origin(source)
     plain = _plain(data, (), origin)
     _drop_added(plain)
-    return _checked(plain, origin)
+    return _checked(plain, origin, Options, problems)
 
 
-def _checked(data: dict[str, Any], origin: _Origin) -> LoadedOptions:
+def _checked(
+    data: dict[str, Any],
+    origin: _Origin,
+    kind: type[AnyOptions],
+    rules: Callable[[AnyOptions], Iterable[Problem]],
+) -> Loaded[AnyOptions]:
     raw = _expanded(data, (), origin)
     try:
-        options = Options.model_validate(raw)
+        options = kind.model_validate(raw)
     except ValidationError as error:
         raise origin.error(*explain(error, raw)) from None
-    loaded = LoadedOptions(options, raw, origin)
-    for key_path, message in problems(options):
+    loaded = Loaded(options, raw, origin)
+    for key_path, message in rules(options):
         raise loaded.error(key_path, message)
     return loaded
 

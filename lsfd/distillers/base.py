@@ -177,6 +177,13 @@ class Distiller(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} declares the stage '{stage.name}'")
 
+    def maps(self, batch: DistillationBatch) -> dict[str, Tensor]:
+        """Return what is worth a picture, by name: 1 x 1 x h x w for a batch of one image.
+
+        Called at validation, without gradients; draws no random numbers.
+        """
+        return {}
+
 
 DistillerClass = TypeVar("DistillerClass", bound=type[Distiller])
 

@@ -163,6 +163,16 @@ class LSFD(Distiller):
             per_teacher.append(torch.stack(terms).sum())
         return {"feature": torch.stack(per_teacher).mean(), "output": output_loss(batch)}
 
+    def maps(self, batch: DistillationBatch) -> dict[str, Tensor]:
+        """Return the attention at each pair of taps, numbered from the second teacher on."""
+        maps = {}
+        for index, taps in enumerate(self.setting.taps):
+            attentions = self.attention_maps(batch, index, self.distances(batch, index))
+            for tap, attention in zip(taps, attentions, strict=True):
+                pair = dict.fromkeys((tap.student, tap.teacher))
+                maps["_".join([*pair, *([str(index + 1)] if index else [])])] = attention
+        return maps
+
     def distances(self, batch: DistillationBatch, teacher: int = 0) -> list[Tensor]:
         """Return for each pair of taps the map of distances, B x 1 x h x w."""
         return [

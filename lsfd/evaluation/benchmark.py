@@ -113,10 +113,12 @@ def benchmark_sets(
     scale: int,
     *,
     options: Mapping[str, Any] | None = None,
+    key: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
     tile: int | None = None,
     pictures: Path | None = None,
+    suffix: str = "",
 ) -> BenchmarkReport:
     """Score bicubic enlargement and trained networks.
 
@@ -127,10 +129,12 @@ def benchmark_sets(
         sets: what to score on.
         scale: the factor of networks and sets.
         options: the networks' BasicSR options, for files that do not describe themselves.
+        key: which part of such a file holds the weights; None: found by itself.
         device: as for :class:`lsfd.inference.upscaler.Upscaler`.
         precision: as for ``Upscaler``.
         tile: as for ``Upscaler``.
         pictures: folder for the images, ``PICTURES/<set>/<model>/<name>.png``; None for none.
+        suffix: put behind their names.
 
     Raises:
         LsfdError: a file cannot be loaded or enlarges by another factor, two models or sets have
@@ -140,25 +144,29 @@ def benchmark_sets(
     names = _model_names(weights)
     upscalers = []
     for path in weights:
-        network, card = load_any(path, options)
+        network, card = load_any(path, options, key)
         if card.scale != scale:
             raise LsfdError(f"{path} enlarges x{card.scale}, but the benchmark is for x{scale}")
         upscalers.append(Upscaler(network, scale, device, precision, tile))
     costs = [_cost(upscaler) for upscaler in upscalers]
-    rows = [BenchmarkRow(BICUBIC, 0, 0, _score(BICUBIC, bicubic(scale), sets, pictures))]
+    rows = [BenchmarkRow(BICUBIC, 0, 0, _score(BICUBIC, bicubic(scale), sets, pictures, suffix))]
     for name, upscaler, cost in zip(names, upscalers, costs, strict=True):
-        rows.append(BenchmarkRow(name, *cost, _score(name, upscaler, sets, pictures)))
+        rows.append(BenchmarkRow(name, *cost, _score(name, upscaler, sets, pictures, suffix)))
     return BenchmarkReport(scale, tuple(rows))
 
 
 def _score(
-    model: str, upscale: Upscale, sets: Sequence[BenchmarkSet], pictures: Path | None
+    model: str,
+    upscale: Upscale,
+    sets: Sequence[BenchmarkSet],
+    pictures: Path | None,
+    suffix: str,
 ) -> tuple[SetScores, ...]:
     """Score one model on all sets and write its images where they are wanted."""
     scores = []
     for each in tqdm(sets, model, disable=None):
         folder = None if pictures is None else pictures / each.name / model
-        scores.append(evaluate(upscale, each, each.scale, _picture_writer(folder)))
+        scores.append(evaluate(upscale, each, each.scale, _picture_writer(folder, suffix)))
     return tuple(scores)
 
 
@@ -189,9 +197,9 @@ def _refuse_doubles(what: str, names: Sequence[str]) -> None:
         raise LsfdError(f"two {what} have the same name: {', '.join(double)}; rename one of them")
 
 
-def _picture_writer(folder: Path | None) -> OnImage | None:
+def _picture_writer(folder: Path | None, suffix: str) -> OnImage | None:
     """Return what writes each image into the folder as PNG."""
     if folder is None:
         return None
     # Not with_suffix: a name may have a dot of its own.
-    return lambda name, sr: write_image(folder / f"{name}.png", sr)
+    return lambda name, sr: write_image(folder / f"{name}{suffix}.png", sr)

@@ -21,21 +21,26 @@ class FolderReport:
     Attributes:
         done: images written.
         kept: outputs of an earlier run left as they were (only with ``resume``).
-        failed: files that are no image or could not be read or written, each with the reason.
+        skipped: files whose names say that they are no images.
+        failed: images that could not be read, upscaled or written, each with the reason.
     """
 
     done: list[Path] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
+    skipped: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         counts = [f"{len(self.done)} upscaled"]
         if self.kept:
             counts.append(f"{len(self.kept)} kept from an earlier run")
+        if self.skipped:
+            counts.append(f"{len(self.skipped)} skipped")
         if self.failed:
-            counts.append(f"{len(self.failed)} skipped:")
-        reasons = [f"  {path}: {reason}" for path, reason in self.failed.items()]
-        return "\n".join([", ".join(counts), *reasons])
+            counts.append(f"{len(self.failed)} failed")
+        lines = [f"  {path}: skipped, not an image" for path in self.skipped]
+        lines += [f"  {path}: failed, {reason}" for path, reason in self.failed.items()]
+        return "\n".join([", ".join(counts), *lines])
 
 
 def upscale_path(
@@ -49,13 +54,14 @@ def upscale_path(
     """Upscale an image, or all images of a folder tree.
 
     Every output is written atomically. A file that cannot be used is named in the report and
-    does not stop the others. Hidden files are left alone.
+    does not stop the others; what is no image by its name (a text among the photographs) is no
+    failure. Hidden files are left alone.
 
     Args:
         source: an image file or a folder.
         out: for a folder, the folder that takes the same tree; for a file, a file name with an
             image extension (which then counts instead of ``suffix`` and ``extension``), or a
-            folder.
+            folder; one with a dot in its name has to exist.
         upscaler: turns a uint8 H x W x 3 RGB image into a larger one.
         suffix: put behind each file name, before the extension: ``_x4`` makes ``cat_x4.png``.
         extension: of the outputs, without dot; None: that of each input.
@@ -70,8 +76,8 @@ def upscale_path(
     if not images:
         raise LsfdError(f"there is no image in {source}")
     outputs = _outputs(images, _target_names(source, out, suffix, extension))
-    report = FolderReport()
-    report.failed.update((path, "not an image") for path in files if path not in images)
+    _make_folders({target.parent for target in outputs.values()})
+    report = FolderReport(skipped=[path for path in files if path not in images])
     with tqdm(outputs.items(), "upscale", unit="image", disable=None) as bar:
         for image_path, out_path in bar:
             bar.set_postfix_str(image_path.name)
@@ -95,7 +101,13 @@ def _target_names(
     source: Path, out: Path, suffix: str, extension: str | None
 ) -> Callable[[Path], Path]:
     """Return what gives the output file for the path of an input relative to the source."""
-    if source.is_file() and not out.is_dir() and _is_image(out):
+    if source.is_file() and not out.is_dir() and out.suffix:
+        if not _is_image(out):
+            raise LsfdError(
+                f"{out}: '{out.suffix}' is no image format that can be written"
+                f"{nearest(out.suffix, IMAGE_EXTENSIONS)}; a folder of that name has to be made "
+                "before"
+            )
         return lambda relative: out
     ending = None if extension is None else f".{extension.removeprefix('.').lower()}"
     if ending is not None and ending not in IMAGE_EXTENSIONS:
@@ -104,6 +116,16 @@ def _target_names(
     return lambda relative: (
         out / relative.parent / f"{relative.stem}{suffix}{ending or relative.suffix}"
     )
+
+
+def _make_folders(folders: set[Path]) -> None:
+    for folder in sorted(folders):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LsfdError(
+                f"the output folder {folder} cannot be made ({error.strerror}); choose another one"
+            ) from error
 
 
 def _outputs(images: dict[Path, Path], target_name: Callable[[Path], Path]) -> dict[Path, Path]:

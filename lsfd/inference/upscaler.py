@@ -12,7 +12,7 @@ from torch import nn
 
 from lsfd.errors import LsfdError
 from lsfd.inference.device import autocast_dtype, pick_device
-from lsfd.networks.trial import evaluating
+from lsfd.networks.trial import evaluating, size_multiple
 
 WHOLE_IMAGE_PIXELS = 8_000_000
 """Outputs with more pixels than this are made in tiles even when no tile size is given.
@@ -78,7 +78,7 @@ class Upscaler:
         self._dtype = autocast_dtype(precision, self.device)
         self._tile = tile
         self._overlap = tile_overlap
-        self.multiple = _window(network)
+        self.multiple = size_multiple(network)
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the image enlarged.
@@ -148,12 +148,6 @@ class Upscaler:
             )
         levels = output[0].float().mul(255).add_(0.5).floor_().clamp_(0, 255)
         return np.asarray(levels.to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy())
-
-
-def _window(network: nn.Module) -> int:
-    """Return what height and width must be a multiple of: the attention windows, otherwise 1."""
-    sizes = (getattr(module, "window_size", 1) for module in network.modules())
-    return math.lcm(*(size for size in sizes if isinstance(size, int)))
 
 
 def _spans(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:

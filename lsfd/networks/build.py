@@ -13,6 +13,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from lsfd.errors import LsfdError, nearest
+from lsfd.networks import sparse_sr  # noqa: F401  # Puts itself into the registry.
 from lsfd.networks.trial import evaluating, trial_input
 
 BASICSR_SR_NETWORKS = frozenset(
@@ -25,6 +26,7 @@ _REAL_NUMBERS = frozenset({"res_scale"})  # Their default is written as an int.
 _SWITCHES = frozenset({"with_idt"})
 _WORDS = frozenset({"act_type"})
 _LARGEST_COUNT = 4096
+_LARGEST_COUNTS = {"num_atoms": 1 << 20}  # Dictionaries grow far beyond a network's widths.
 
 
 def sr_networks() -> dict[str, type[nn.Module]]:
@@ -159,14 +161,15 @@ def _complaint(key: str, value: object, default: object) -> str | None:
         )
         return None if good else f"a list of {'counts' if counts else 'numbers'}"
     if isinstance(default, int) or default is inspect.Parameter.empty:
-        return None if _is_count(value) else f"a whole number in 1..{_LARGEST_COUNT}"
+        largest = _LARGEST_COUNTS.get(key, _LARGEST_COUNT)
+        return None if _is_count(value, largest) else f"a whole number in 1..{largest}"
     if default is None:
         return None if value is None or _is_real(value) else "a finite number or nothing"
     return "left out (it cannot be set from options)"
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and 1 <= value <= _LARGEST_COUNT
+def _is_count(value: object, largest: int = _LARGEST_COUNT) -> bool:
+    return type(value) is int and 1 <= value <= largest
 
 
 def _is_real(value: object) -> bool:

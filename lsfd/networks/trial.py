@@ -26,14 +26,19 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def size_multiple(network: nn.Module) -> int:
+    """Return what height and width must be a multiple of: the attention windows, otherwise 1."""
+    windows = (getattr(module, "window_size", 1) for module in network.modules())
+    return math.lcm(*(size for size in windows if isinstance(size, int) and size > 0))
+
+
 def trial_input(network: nn.Module) -> Tensor:
     """Return a mid-grey 1 x 3 x 24 x 24 image on the network's device and in its dtype.
 
     Nothing random is drawn, so a trial leaves a run's random state as it was. Window attention
     (SwinIR) works on multiples of its window: the side is then the next common multiple.
     """
-    windows = [getattr(module, "window_size", 1) for module in network.modules()]
-    multiple = math.lcm(*(size for size in windows if isinstance(size, int) and size > 0))
+    multiple = size_multiple(network)
     side = -(-TRIAL_SIZE // multiple) * multiple
     parameter = next(network.parameters(), torch.empty(0))
     return torch.full((1, 3, side, side), 0.5, device=parameter.device, dtype=parameter.dtype)

@@ -56,7 +56,8 @@ def read_tensors(path: Path, key: str | None = None) -> dict[str, Tensor]:
     """Read a checkpoint as :func:`read_state_dict` does, but keep the file's own names."""
     path = Path(path)
     if not path.is_file():
-        raise LsfdError(f"{path}: there is no such file")
+        problem = "is a folder; give a file in it" if path.is_dir() else "there is no such file"
+        raise LsfdError(f"{path}: {problem}")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         try:

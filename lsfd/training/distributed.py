@@ -38,21 +38,23 @@ class Processes:
             distributed.barrier()
 
 
-def start(launcher: Launcher, use_cuda: bool, port: int) -> Processes:
+def start(launcher: Launcher, use_cuda: bool, backend: str, port: int) -> Processes:
     """Join the process group that the launcher describes in the environment.
 
     Args:
         launcher: ``pytorch`` (torchrun), ``slurm`` (srun), or ``none``.
-        use_cuda: NCCL on GPUs, gloo on CPUs.
-        port: for Slurm, of the first task's rendezvous, unless MASTER_PORT is set.
+        use_cuda: whether each process has a GPU.
+        backend: ``nccl`` or ``gloo``; NCCL needs GPUs, without them it is gloo in either case.
+        port: where the processes meet, unless the launcher set MASTER_PORT.
 
     Raises:
-        LsfdError: the launcher's environment variables are missing.
+        LsfdError: the launcher's environment variables are missing, there are fewer GPUs than
+            processes, or the processes do not find each other.
     """
     if launcher == "none":
         return Processes()
     if launcher == "slurm":
-        _translate_slurm(port)
+        _translate_slurm()
     missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
     if missing:
         how = "torchrun --nproc_per_node=2 lsfd/train.py -opt ... --launcher pytorch"
@@ -63,12 +65,32 @@ def start(launcher: Launcher, use_cuda: bool, port: int) -> Processes:
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if use_cuda:
-        torch.cuda.set_device(local_rank)
-    distributed.init_process_group("nccl" if use_cuda else "gloo", rank=rank, world_size=world_size)
+        _take_gpu(local_rank)
+    os.environ.setdefault("MASTER_PORT", str(port))
+    try:
+        distributed.init_process_group(
+            backend if use_cuda else "gloo", rank=rank, world_size=world_size
+        )
+    except RuntimeError as error:
+        raise LsfdError(
+            f"--launcher {launcher}: process {rank} of {world_size} does not reach the others at "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} "
+            f"({str(error).splitlines()[0]})"
+        ) from error
     return Processes(rank, world_size, local_rank)
 
 
-def _translate_slurm(port: int) -> None:
+def _take_gpu(local_rank: int) -> None:
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise LsfdError(
+            f"process {local_rank + 1} of this machine has no GPU, PyTorch sees {count}; start as "
+            "many processes as there are GPUs, or set num_gpu: 0 to train on the CPU"
+        )
+    torch.cuda.set_device(local_rank)
+
+
+def _translate_slurm() -> None:
     """Set torch's variables from Slurm's; the first node's name is the master address."""
     try:
         os.environ["RANK"] = os.environ["SLURM_PROCID"]
@@ -78,7 +100,6 @@ def _translate_slurm(port: int) -> None:
     except KeyError as error:
         raise LsfdError(f"--launcher slurm: {error.args[0]} is not set; start with srun") from None
     os.environ.setdefault("MASTER_ADDR", _first_node(nodes))
-    os.environ.setdefault("MASTER_PORT", str(port))
 
 
 def _first_node(nodes: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsfd.atomic import TEMPORARY
+from lsfd.errors import LsfdError
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,24 @@ class RunFolder:
 
         Returns:
             Where the earlier run was moved to, if it was.
+
+        Raises:
+            LsfdError: the folders cannot be made.
         """
         moved = None
-        if self.root.exists() and not resuming:
-            moved = self._archive_name()
-            self.root.rename(moved)
-        for folder in (self.models, self.states):
-            folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.root.rglob(f".*{TEMPORARY}"):  # of a killed process
-            leftover.unlink(missing_ok=True)
+        try:
+            if self.root.exists() and not resuming:
+                moved = self._archive_name()
+                self.root.rename(moved)
+            for folder in (self.models, self.states):
+                folder.mkdir(parents=True, exist_ok=True)
+            for leftover in self.root.rglob(f".*{TEMPORARY}"):  # of a killed process
+                leftover.unlink(missing_ok=True)
+        except OSError as error:
+            raise LsfdError(
+                f"the run's folder {self.root} cannot be made ({error.strerror}); change "
+                "path.experiments_root"
+            ) from error
         return moved
 
     def _archive_name(self) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lsfd.config.load import LoadedOptions
+from lsfd.config.load import LoadedOptions, LoadedTestOptions
 from lsfd.config.options import Metric
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import evaluate
@@ -29,8 +29,8 @@ class Best:
     iteration: int
 
 
-def validation_sets(loaded: LoadedOptions) -> list[BenchmarkSet]:
-    """Find the images of every ``datasets.val*``.
+def validation_sets(loaded: LoadedOptions | LoadedTestOptions) -> list[BenchmarkSet]:
+    """Find and check the images of every ``datasets.val*``, and ``datasets.test*`` of a test.
 
     Raises:
         LsfdError: naming the key of a set that is missing or does not fit.
@@ -38,14 +38,14 @@ def validation_sets(loaded: LoadedOptions) -> list[BenchmarkSet]:
     sets = []
     for key, section in loaded.options.datasets.validation.items():
         try:
-            sets.append(
-                set_from_folders(
-                    section.name,
-                    [Path(root) for root in section.dataroot_gt],
-                    [Path(root) for root in section.dataroot_lq],
-                    loaded.options.scale,
-                )
+            found = set_from_folders(
+                section.name,
+                [Path(root) for root in section.dataroot_gt],
+                [Path(root) for root in section.dataroot_lq],
+                loaded.options.scale,
             )
+            found.check()
+            sets.append(found)
         except LsfdError as error:
             raise loaded.error(f"datasets.{key}.dataroot_gt", str(error)) from error
     for name, metric in loaded.options.val.metrics.items():
