@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lsfd.errors import LsfdError, nearest
 from lsfd.imaging.files import find_images, read_image
 from lsfd.imaging.resize import downscale, modcrop
+from lsfd.metrics.image import SSIM_WINDOW
 
 DATA_ROOT_VARIABLE = "LSFD_DATA"
 """The environment variable that names the folder of the sets when none is given."""
@@ -45,17 +46,40 @@ class BenchmarkSet:
 
     def __iter__(self) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
         for pair in self.pairs:
-            hr = modcrop(read_image(pair.hr), self.scale)
-            if hr.size == 0:
-                raise LsfdError(f"{pair.hr} is smaller than the scale, x{self.scale}; remove it")
-            lq = downscale(hr, self.scale) if pair.lr is None else read_image(pair.lr)
-            if (lq.shape[0] * self.scale, lq.shape[1] * self.scale) != hr.shape[:2]:
+            lq, hr = self._read(pair)
+            yield pair.name, downscale(hr, self.scale) if lq is None else lq, hr
+
+    def check(self) -> None:
+        """Read every file once, so that a wrong one shows now and not in the middle of a run.
+
+        Raises:
+            LsfdError: a file is damaged, the images of a pair do not fit together, or one is too
+                small to be scored.
+        """
+        smallest = SSIM_WINDOW + 2 * self.scale
+        for pair in self.pairs:
+            height, width, _ = self._read(pair)[1].shape
+            if min(height, width) < smallest:
                 raise LsfdError(
-                    f"{pair.lr} has {lq.shape[1]}x{lq.shape[0]} pixels; as x{self.scale} input "
-                    f"for {pair.hr} it needs "
-                    f"{hr.shape[1] // self.scale}x{hr.shape[0] // self.scale}"
+                    f"{pair.hr} has {width}x{height} pixels, too few to score at x{self.scale}: "
+                    f"an image needs {smallest}x{smallest}; remove it"
                 )
-            yield pair.name, lq, hr
+
+    def _read(self, pair: Pair) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8]]:
+        """Return input, where there is a file of it, and cropped original."""
+        hr = modcrop(read_image(pair.hr), self.scale)
+        if hr.size == 0:
+            raise LsfdError(f"{pair.hr} is smaller than the scale, x{self.scale}; remove it")
+        if pair.lr is None:
+            return None, hr
+        lq = read_image(pair.lr)
+        if (lq.shape[0] * self.scale, lq.shape[1] * self.scale) != hr.shape[:2]:
+            raise LsfdError(
+                f"{pair.lr} has {lq.shape[1]}x{lq.shape[0]} pixels; as x{self.scale} input "
+                f"for {pair.hr} it needs "
+                f"{hr.shape[1] // self.scale}x{hr.shape[0] // self.scale}"
+            )
+        return lq, hr
 
 
 def find_set(name_or_folder: str, root: Path | None, scale: int) -> BenchmarkSet:

@@ -20,8 +20,10 @@ from lsfd.imaging.color import rgb_to_y
 
 Channel = Literal["y", "rgb"]
 
+SSIM_WINDOW = 11
+"""Height and width in pixels that SSIM needs inside the border."""
+
 _PEAK = 255.0
-_SSIM_WINDOW = 11
 _SSIM_SIGMA = 1.5
 _C1 = (0.01 * _PEAK) ** 2
 _C2 = (0.03 * _PEAK) ** 2
@@ -62,7 +64,7 @@ def ssim(
     Returns:
         -1..1; 1 for equal images.
     """
-    x, y = _channels(sr, hr, crop_border, channel, smallest=_SSIM_WINDOW)
+    x, y = _channels(sr, hr, crop_border, channel, smallest=SSIM_WINDOW)
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     product = mean_x * mean_y
     squares = mean_x * mean_x + mean_y * mean_y
@@ -120,7 +122,7 @@ def _channels(
 
 def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the Gaussian mean around each pixel whose window lies inside the image."""
-    kernel = cv2.getGaussianKernel(_SSIM_WINDOW, _SSIM_SIGMA)
-    edge = _SSIM_WINDOW // 2
+    kernel = cv2.getGaussianKernel(SSIM_WINDOW, _SSIM_SIGMA)
+    edge = SSIM_WINDOW // 2
     filtered = cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel)
     return np.asarray(filtered[edge:-edge, edge:-edge], np.float64)
