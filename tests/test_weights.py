@@ -169,7 +169,7 @@ def test_missing_file_folder_and_suffix(tmp_path: Path) -> None:
     with pytest.raises(LsfdError, match="no such file"):
         read_state_dict(tmp_path / "net.pth")
     (tmp_path / "folder.pth").mkdir()
-    with pytest.raises(LsfdError, match="no such file"):
+    with pytest.raises(LsfdError, match="is a folder; give a file in it"):
         read_state_dict(tmp_path / "folder.pth")
     (tmp_path / "net.onnx").write_bytes(b"x")
     with pytest.raises(LsfdError, match=r"\.safetensors, \.pth.*'\.onnx'"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lsfd.training.jobs import train_all
 from lsfd.training.planned import CACHE, PlannedRun, plan_runs
 from lsfd.training.records import Record, read_records
 from lsfd.training.run import INTERRUPTED
-from lsfd.training.timing import step_cost
+from lsfd.training.timing import StepCost, step_cost
 
 BASELINE = "Plain"
 
@@ -89,8 +90,16 @@ def result_of(method: str, runs: Sequence[PlannedRun]) -> MethodResult:
     for run in runs:
         for name, value in final_scores(read_records(run.folder.records)).items():
             scores.setdefault(name, {})[run.seed] = value
-    cost = step_cost(runs[0].option_file)
+    cost = _cost_of(runs[0])
     return MethodResult(method, scores, cost.seconds, cost.memory)
+
+
+def _cost_of(run: PlannedRun) -> StepCost:
+    """Return what a step of a run costs, measured once and kept in its folder."""
+    file = run.folder.root / "cost.json"
+    if not file.exists():
+        write_text(file, json.dumps(asdict(step_cost(run.option_file))) + "\n")
+    return StepCost(**json.loads(file.read_text(encoding="utf-8")))
 
 
 def final_scores(records: Sequence[Record]) -> dict[str, float]:

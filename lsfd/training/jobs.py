@@ -73,7 +73,8 @@ def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
     running: list[_Running] = []
     failed: list[PlannedRun] = []
     total = sum(run.loaded.options.train.total_iter for run in runs)
-    bar: tqdm[Any] = tqdm(total=total, unit="it", desc="compare")
+    # A terminal shows the bar; a file or pipe gets a line for each finished run instead.
+    bar: tqdm[Any] = tqdm(total=total, unit="it", desc="compare", disable=None)
     with _StopOnSignal() as stop, bar:
         _show(bar, runs, running)
         while (waiting or running) and not stop.received:
@@ -82,8 +83,12 @@ def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
             time.sleep(POLL_SECONDS)
             for done in [item for item in running if item.process.poll() is not None]:
                 running.remove(done)
+                name = done.run.folder.root.name
                 if done.process.returncode or not done.run.is_finished():
                     failed.append(done.run)
+                    bar.write(f"{name}: failed, see {done.run.output}")
+                else:
+                    bar.write(f"{name}: trained, {len(waiting) + len(running)} to go")
             _show(bar, runs, running)
         for item in running:  # Each saves a checkpoint and leaves.
             item.process.terminate()
