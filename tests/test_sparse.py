@@ -200,11 +200,12 @@ def test_the_seed_decides_the_tree_and_nothing_else_does() -> None:
     assert not torch.equal(first.order, AtomTree.build(atoms, seed=2).order)
 
 
-def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("chunk", "size"), [("_CHUNK_PAIRS", 10), ("_CHUNK_PRODUCTS", 40)])
+def test_chunks_do_not_show(chunk: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     atoms, queries = unit(300), draw(50, DIM, seed=1)
     tree = AtomTree.build(atoms)
     expected = tree.top(queries, atoms, 3, 2), tree.search(queries, 3)
-    monkeypatch.setattr(tree_module, "_CHUNK_PAIRS", 10)
+    monkeypatch.setattr(tree_module, chunk, size)
     similarities, indices = tree.top(queries, atoms, 3, 2)
     torch.testing.assert_close(similarities, expected[0][0])
     assert torch.equal(indices, expected[0][1])

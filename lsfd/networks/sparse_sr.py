@@ -4,7 +4,7 @@ Zeyde, Elad, Protter, "On Single Image Scale-Up Using Sparse-Representations" (2
 Wright, Huang, Ma (2010). With s the scale, p the patch's side in LR pixels, u the bicubic
 enlargement of the image x: N x 3 x h x w, and Y(.) its luma:
 
-    g = the horizontal and vertical first and second differences of Y(u), s pixels apart
+    g = the horizontal and vertical first and second differences of Y(u) over s pixels either way
     f = V (patch of g, 4 (ps)^2 numbers)           in R^F, one for each LR pixel; V: F x 4 (ps)^2
     f ~ sum_j c_j a_(m_j),   j = 1..k              k atoms found by orthogonal matching pursuit
     d = sum_j c_j b_(m_j)                          in R^((ps)^2), the patch's detail
@@ -13,11 +13,12 @@ enlargement of the image x: N x 3 x h x w, and Y(.) its luma:
 a_1 .. a_M: unit atoms in R^F; b_1 .. b_M: the HR atoms coupled to them. Luma alone is improved:
 adding 255/219 d to red, green and blue adds d to BT.601's luma and leaves the chroma bicubic.
 
-As in the paper: the features, their reduction by principal components (V), the pursuit, detail
-patches that are averaged where they overlap. Our choice: patches overlap in all but one LR pixel
-everywhere, borders included (the image is mirrored there); the atoms may be looked up in a shallow
-tree (STMP-style, :mod:`lsfd.sparse.tree`). a, b and V are fitted by
-:mod:`lsfd.networks.sparse_fit`.
+Zeyde's are (as others describe the paper, which was not at hand) the gradient features, their
+reduction by principal components (V), the pursuit, the coupled dictionaries, and detail patches
+that are averaged where they overlap. Our choice: the span of the differences; a fixed F; patches
+that overlap in all but one LR pixel everywhere, borders included (the image is mirrored there); the
+atoms may be looked up in a shallow tree (STMP-style, :mod:`lsfd.sparse.tree`). a, b and V are
+fitted by :mod:`lsfd.networks.sparse_fit`.
 """
 
 from __future__ import annotations

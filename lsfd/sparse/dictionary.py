@@ -5,10 +5,11 @@
     HR atoms b_m: min over b of  sum_i |d_i - sum_j c_ij b_(m_ij)|^2 + ridge sum_m |b_m - W a_m|^2
         W = argmin sum_i |d_i - W f_i|^2      (the best linear map: P x F)
 
-where c_ij, m_ij is the sparse code of f_i over the LR atoms. The least-squares problem is that of
-Zeyde, Elad, Protter (2010), who solve it by a pseudo-inverse for a thousand atoms that K-SVD has
-learnt. Our choice: drawn atoms, as dictionaries of 100,000 need; the ridge, which pulls atoms that
-few features use towards the linear map; conjugate gradients, as the system is M x M and sparse.
+where c_ij, m_ij is the sparse code of f_i over the LR atoms. Without the ridge, the least-squares
+problem is that of Zeyde, Elad, Protter (2010), who solve it by a pseudo-inverse for a thousand
+atoms that K-SVD has learnt (as others describe the paper). Our choice: drawn atoms, as dictionaries
+of 100,000 need; the ridge, which pulls atoms that few features use towards the linear map;
+conjugate gradients, as the system is M x M and sparse.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from lsfd.errors import LsfdError
 
 _KMEANS_ROUNDS = 10
 _CHUNK_PAIRS = 1 << 16  # (Query, node) pairs worked on at a time.
-_CHUNK_SIMILARITIES = 1 << 22  # Similarities to all atoms held at a time.
+_CHUNK_PRODUCTS = 1 << 25  # Similarities held at a time if all queries meet in one node.
+_CHUNK_SIMILARITIES = 1 << 22  # Similarities to all atoms held at a time in exhaustive search.
 
 
 class AtomTree(nn.Module):
@@ -173,7 +174,9 @@ class AtomTree(nn.Module):
     def _chunks(self, queries: Tensor, beam: int) -> tuple[Tensor, ...]:
         if beam < 1:
             raise LsfdError(f"beam: must be at least 1, not {beam}")
-        return queries.split(max(1, _CHUNK_PAIRS // min(beam, self.num_leaves)))
+        pairs = _CHUNK_PAIRS // min(beam, self.num_leaves)
+        widest = max(self.branching, *self.leaf_sizes)
+        return queries.split(max(1, min(pairs, _CHUNK_PRODUCTS // widest)))
 
     def _descend(self, queries: Tensor, beam: int) -> Tensor:
         """Return the numbers of the leaves that each query ends in: int64 [N, w]."""
