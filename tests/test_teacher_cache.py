@@ -11,6 +11,7 @@ import shutil
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -324,18 +325,24 @@ def test_no_room_is_needed_for_what_is_there(
     assert_same(filled(tmp_path)(batch(0), 0, refuse), teach(batch(0)))
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """The system lets no file grow beyond the header and half a record of :func:`filled`."""
+    """The system lets no file grow beyond the header and half a record of :func:`filled`.
+
+    No fixture: pytest reports to a file of its own between a test and its fixtures' end.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     half = 4 * batch(0).numel() // 2
     resource.setrlimit(resource.RLIMIT_FSIZE, (HEADER_BYTES + half, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_failed_write_is_named_and_leaves_no_record(tmp_path: Path, small_files: None) -> None:
-    with pytest.raises(LsfdError, match=r"^path\.teacher_cache: .*File too large.*--auto_resume"):
+def test_a_failed_write_is_named_and_leaves_no_record(tmp_path: Path) -> None:
+    sentence = r"^path\.teacher_cache: .*File too large.*--auto_resume"
+    with small_files(), pytest.raises(LsfdError, match=sentence):
         filled(tmp_path)
     (folder,) = tmp_path.iterdir()
     assert (folder / "output.bin").stat().st_size > HEADER_BYTES
