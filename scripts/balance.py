@@ -123,7 +123,9 @@ def measure(model: LSFDModel, method: str, student: dict[str, Any], lengths: Len
     """Give a method a trained student and measure the pull of its terms."""
     (distiller,) = model.step.distillers.values()
     assert isinstance(distiller, Distiller)
-    batches = batches_of(model, lengths.student)
+    # All methods are measured on the same batches, and learn from those behind them.
+    measured = batches_of(model, lengths.student)
+    batches = batches_of(model, lengths.student + lengths.measured)
     model.net_g.load_state_dict(student)
     before = copy.deepcopy(model.net_g.state_dict())
     phases = short_stages(distiller, method.lower(), lengths.stage)
@@ -133,7 +135,7 @@ def measure(model: LSFDModel, method: str, student: dict[str, Any], lengths: Len
     settle(model, distiller, batches, lengths.settle)
     norms: dict[str, float] = dict.fromkeys(["pixel", *distiller.default_weights], 0.0)
     for number in range(1, lengths.measured + 1):
-        for name, norm in gradient_norms(model, distiller, next(batches), number).items():
+        for name, norm in gradient_norms(model, distiller, next(measured), number).items():
             norms[name] += norm
     return [
         Pull(method, term, weight, norms[term] / norms["pixel"])
