@@ -47,18 +47,20 @@ def _network(options: dict[str, Any], seed: int) -> nn.Module:
 
 @dataclass
 class Case:
-    """A student and its teachers with all their taps."""
+    """A student, its teachers and a peer with all their taps."""
 
     student: TappedNetwork
     teachers: list[TappedNetwork]
+    peers: list[TappedNetwork]
     setting: Setting
 
     def batch(self, size: int = 3, height: int = 8, width: int = 10) -> DistillationBatch:
-        """Run all networks on random images; only the student's results carry gradients."""
+        """Run all networks on random images; no teacher's result carries gradients."""
         generator = torch.Generator().manual_seed(7)
         lq = torch.rand(size, 3, height, width, generator=generator)
         gt = torch.rand(size, 3, SCALE * height, SCALE * width, generator=generator)
         output, features = self.student(lq)
+        peers = [peer(lq) for peer in self.peers]
         with torch.no_grad():
             taught = [teacher(lq) for teacher in self.teachers]
         return DistillationBatch(
@@ -71,38 +73,58 @@ class Case:
             step=1,
             student_network=self.student,
             teacher_networks=self.teachers,
+            peers=[image.float() for image, _ in peers],
+            peer_features=[theirs for _, theirs in peers],
         )
 
 
-def case(student: nn.Module | None = None, teachers: Sequence[nn.Module] | None = None) -> Case:
-    """A case of these networks; without any, an EDSR and a wider, deeper EDSR."""
+def case(
+    student: nn.Module | None = None,
+    teachers: Sequence[nn.Module] | None = None,
+    peers: Sequence[nn.Module] | None = None,
+) -> Case:
+    """A case of these networks; without any, an EDSR, a wider, deeper teacher and such a peer."""
     student = student or edsr()
+    peers = [edsr(7, 4, seed=2)] if peers is None else list(peers)
     teachers = [edsr(8, 6, seed=1)] if teachers is None else list(teachers)
     for teacher in teachers:
         teacher.eval().requires_grad_(False)
-    pairs: list[tuple[TapPair, ...]] = [
-        tuple(resolve_taps(student, teacher, "auto")) for teacher in teachers
-    ]
+    pairs, peer_pairs = (
+        [tuple(resolve_taps(student, other, "auto")) for other in others]
+        for others in (teachers, peers)
+    )
+    original = student
     return Case(
-        TappedNetwork(student, [tap.student for taps in pairs for tap in taps]),
-        [
-            TappedNetwork(teacher, [tap.teacher for tap in taps])
-            for teacher, taps in zip(teachers, pairs, strict=True)
-        ],
-        Setting(SCALE, tuple(pairs)),
+        TappedNetwork(student, [tap.student for taps in [*pairs, *peer_pairs] for tap in taps]),
+        _tapped(teachers, pairs),
+        _tapped(peers, peer_pairs),
+        Setting(SCALE, tuple(pairs), tuple(peer_pairs), student, lambda: copy.deepcopy(original)),
     )
 
 
+def _tapped(
+    networks: Sequence[nn.Module], pairs: Sequence[tuple[TapPair, ...]]
+) -> list[TappedNetwork]:
+    return [
+        TappedNetwork(network, [tap.teacher for tap in taps])
+        for network, taps in zip(networks, pairs, strict=True)
+    ]
+
+
 def agreeing_case(teachers: int = 1) -> Case:
-    """A student that does exactly what its teachers do, down to the weights."""
+    """A student that does exactly what its teachers and its peer do, down to the weights."""
     student = edsr()
-    return case(student, [copy.deepcopy(student) for _ in range(teachers)])
+    copies = [copy.deepcopy(student) for _ in range(teachers)]
+    return case(student, copies, [copy.deepcopy(student)])
 
 
 def build(method: type[Distiller], given: Case, **options: Any) -> Distiller:
-    """A distiller for a case, the same whenever it is built."""
+    """A distiller for a case, the same whenever it is built; its own taps are placed."""
     torch.manual_seed(0)
-    return method(given.setting, **options)
+    distiller = method(given.setting, **options)
+    taps = [*given.student.taps, *distiller.student_taps()]
+    given.student = TappedNetwork(given.student.network, taps)
+    return distiller
 
 
 def terms_of(distiller: Distiller, batch: DistillationBatch) -> dict[str, Tensor]:

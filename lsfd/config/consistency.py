@@ -36,7 +36,9 @@ def _size(options: Options) -> Iterator[Problem]:
 
 def _scales(options: Options) -> Iterator[Problem]:
     teachers = {f"network_t.{i}": teacher for i, teacher in enumerate(options.network_t)}
-    yield from _differing_scales({"network_g": options.network_g, **teachers}, options.scale)
+    peers = {f"network_p.{i}": peer for i, peer in enumerate(options.network_p)}
+    networks = {"network_g": options.network_g, **teachers, **peers}
+    yield from _differing_scales(networks, options.scale)
 
 
 def _differing_scales(networks: dict[str, Component], scale: int) -> Iterator[Problem]:

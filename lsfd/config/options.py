@@ -71,7 +71,7 @@ class DistillerOptions(Component):
     """Last iteration in which it does; null: to the end."""
 
 
-Teachers = Annotated[
+Networks = Annotated[
     list[Component],
     BeforeValidator(listed, json_schema_input_type=Component | list[Component] | None),
 ]
@@ -159,7 +159,7 @@ class Compare(Section):
     seeds: Annotated[list[Natural], Field(min_length=1)] = Field(default=[0, 1, 2])
     """Each takes the place of manual_seed."""
     methods: Annotated[dict[FolderName, Text | dict[str, Any]], Field(min_length=1)]
-    """By name: a method's option file, of which distillers and teachers count, or changes."""
+    """By name: a method's option file, of which distillers and networks count, or changes."""
 
 
 class Options(Section):
@@ -179,8 +179,10 @@ class Options(Section):
     """What to train and validate on."""
     network_g: Component
     """The student: an architecture and its arguments."""
-    network_t: Teachers = Field(default=[])
+    network_t: Networks = Field(default=[])
     """The teacher or a list of teachers; type auto: architecture read from the checkpoint."""
+    network_p: Networks = Field(default=[])
+    """A network or a list of networks trained together with the student (peers)."""
     distillers: Distillers = Field(default=[])
     """What the student learns from the teachers: a list of distillation methods."""
     path: Paths = Paths()

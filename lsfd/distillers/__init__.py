@@ -16,6 +16,7 @@ from lsfd.distillers.base import (
     Setting,
     Stage,
     Tap,
+    Turn,
     register,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
     "Setting",
     "Stage",
     "Tap",
+    "Turn",
     "register",
 ]

@@ -82,7 +82,10 @@ class TappedNetwork(nn.Module):
         self._handles = [self._place_hook(name) for name in self.taps]
 
     def forward(
-        self, x: Tensor, replace: Mapping[str, Tensor] | None = None
+        self,
+        x: Tensor,
+        replace: Mapping[str, Tensor] | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the network's output and the features by tap name.
 
@@ -91,16 +94,17 @@ class TappedNetwork(nn.Module):
             replace: Features, N x C x h x w, that take the place of what the network computes at
                 these taps; what comes after goes on from them. What the network computed there
                 is in vain, long skips around the tap stay as they are.
+            inputs: Further arguments of the network's forward, by name.
 
         Raises:
             LsfdError: A tapped module did not run, or gave something other than a tensor.
         """
         if not self.taps:
-            return self.network(x), {}
+            return self.network(x, **(inputs or {})), {}
         features: dict[str, Tensor] = {}
         self._store.features, self._store.replace = features, replace
         try:
-            output = self.network(x)
+            output = self.network(x, **(inputs or {}))
         finally:
             self._store.features = self._store.replace = None
         for name in self.taps:

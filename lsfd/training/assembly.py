@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,22 @@ class Parts:
     Attributes:
         student: the network that is trained.
         teachers: frozen networks in eval mode.
+        peers: networks that are trained beside the student.
         distillers: methods by the name under which their terms are logged.
         windows: when each of them takes part.
         student_taps: names of the student's features that any distiller uses.
         teacher_taps: the same for each teacher.
+        peer_taps: the same for each peer.
     """
 
     student: nn.Module
     teachers: list[nn.Module]
+    peers: list[nn.Module]
     distillers: dict[str, Distiller]
     windows: dict[str, Window]
     student_taps: list[str]
     teacher_taps: list[list[str]]
+    peer_taps: list[list[str]]
 
 
 def assemble(loaded: LoadedOptions) -> Parts:
@@ -68,17 +73,25 @@ def assemble(loaded: LoadedOptions) -> Parts:
     """
     student = build_student(loaded)
     teachers = build_teachers(loaded) if needs_teachers(loaded) else []
-    distillers = build_distillers(loaded, student, teachers)
-    pairs = [distiller.setting.taps for distiller in distillers.values()]
+    peers = build_peers(loaded)
+    distillers = build_distillers(loaded, student, teachers, peers)
+    settings = [distiller.setting for distiller in distillers.values()]
+    own = [tap for distiller in distillers.values() for tap in distiller.student_taps()]
+    pairs = [taps for setting in settings for taps in (*setting.taps, *setting.peer_taps)]
     return Parts(
         student=student,
         teachers=teachers,
+        peers=peers,
         distillers=distillers,
         windows=build_windows(loaded, distillers),
-        student_taps=_unique(tap.student for taps in pairs for of_one in taps for tap in of_one),
+        student_taps=_unique([*(tap.student for taps in pairs for tap in taps), *own]),
         teacher_taps=[
-            _unique(tap.teacher for taps in pairs for tap in taps[index])
+            _unique(tap.teacher for setting in settings for tap in setting.taps[index])
             for index in range(len(teachers))
+        ],
+        peer_taps=[
+            _unique(tap.teacher for setting in settings for tap in setting.peer_taps[index])
+            for index in range(len(peers))
         ],
     )
 
@@ -112,13 +125,31 @@ def build_teachers(loaded: LoadedOptions) -> list[nn.Module]:
     return teachers
 
 
+def build_peers(loaded: LoadedOptions) -> list[nn.Module]:
+    """Build every ``network_p`` with random weights and check its scale."""
+    peers = []
+    for index, section in enumerate(loaded.options.network_p):
+        key = f"network_p.{index}"
+        peer = _at(loaded, key, build_network, {"type": section.type, **section.arguments}, key)
+        _check_scale(loaded, key, "peer", peer)
+        peers.append(peer)
+    methods = [DISTILLERS.get(section.type) for section in loaded.options.distillers]
+    if peers and not any(method is None or method.needs_peers for method in methods):
+        raise loaded.error("network_p", "no method here learns with peers; remove it")
+    return peers
+
+
 def build_distillers(
-    loaded: LoadedOptions, student: nn.Module, teachers: list[nn.Module]
+    loaded: LoadedOptions,
+    student: nn.Module,
+    teachers: list[nn.Module],
+    peers: list[nn.Module],
 ) -> dict[str, Distiller]:
     """Build the list ``distillers``; a method listed twice is logged as ``lsfd``, ``lsfd2``."""
     distillers: dict[str, Distiller] = {}
     for index, section in enumerate(loaded.options.distillers):
-        distiller = _build_distiller(loaded, f"distillers.{index}", section, student, teachers)
+        key = f"distillers.{index}"
+        distiller = _build_distiller(loaded, key, section, student, teachers, peers)
         name = section.type.lower()
         count = sum(type(other) is type(distiller) for other in distillers.values())
         distillers[f"{name}{count + 1}" if count else name] = distiller
@@ -140,6 +171,7 @@ def _build_distiller(
     section: DistillerOptions,
     student: nn.Module,
     teachers: list[nn.Module],
+    peers: list[nn.Module],
 ) -> Distiller:
     method = DISTILLERS.get(section.type)
     if method is None:
@@ -151,18 +183,32 @@ def _build_distiller(
             f"{method.__name__} learns from a teacher: give network_t and "
             "path.pretrain_network_t, or remove it",
         )
-    taps: list[tuple[TapPair, ...]] = [() for _ in teachers]
-    if method.uses_features:
-        wanted = section.model_dump()["taps"]
-        taps = [
-            tuple(_at(loaded, f"{key}.taps", resolve_taps, student, teacher, wanted))
-            for teacher in teachers
-        ]
+    if method.needs_peers and not peers:
+        raise loaded.error(
+            key, f"{method.__name__} trains networks together: give network_p, or remove it"
+        )
+    wanted = section.model_dump()["taps"]
+
+    def taps(networks: list[nn.Module], *, needed: bool) -> tuple[tuple[TapPair, ...], ...]:
+        if not (method.uses_features and needed):
+            return tuple(() for _ in networks)
+        return tuple(
+            tuple(_at(loaded, f"{key}.taps", resolve_taps, student, network, wanted))
+            for network in networks
+        )
+
+    setting = Setting(
+        loaded.options.scale,
+        taps(teachers, needed=method.needs_teacher),
+        taps(peers, needed=method.needs_peers),
+        student,
+        partial(build_network, loaded.raw["network_g"]),
+    )
     try:
         arguments = check_arguments(method, section.arguments, ignore={"setting"})
     except ArgumentProblem as problem:
         raise loaded.error(f"{key}.{problem.key}", problem.message) from None
-    return _at(loaded, key, method, Setting(loaded.options.scale, tuple(taps)), **arguments)
+    return _at(loaded, key, method, setting, **arguments)
 
 
 def _check_scale(loaded: LoadedOptions, key: str, role: str, network: nn.Module) -> None:

@@ -56,6 +56,10 @@ class RunFolder:
         """The finished student, named after the run so that it can be passed on as it is."""
         return self.root / f"{self.root.name}.safetensors"
 
+    def peer(self, number: int) -> Path:
+        """The finished peer of this number, counted from 1."""
+        return self.root / f"{self.root.name}_peer{number}.safetensors"
+
     def create(self, *, resuming: bool) -> Path | None:
         """Make the folders; a folder of an earlier run is renamed first unless it is resumed.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,7 +24,7 @@ from lsfd.inference.device import autocast_dtype, pick_device
 from lsfd.networks.taps import TappedNetwork
 from lsfd.training.assembly import Parts, Window, assemble
 from lsfd.training.distributed import Processes
-from lsfd.training.phases import Phase, phase_at, plan
+from lsfd.training.phases import MethodTurn, Phase, phase_at, plan
 from lsfd.training.schedule import learning_rate
 from lsfd.training.step import DistillationStep
 from lsfd.training.teacher_cache import Result, teacher_caches
@@ -37,7 +37,8 @@ class LSFDModel(BaseModel):
     """A student that learns from ground truth, teachers and distillers.
 
     ``net_g`` is the student, ``net_g_ema`` the moving average of its weights (a plain copy of
-    them when ``train.ema_decay`` is 0): what is validated and exported.
+    them when ``train.ema_decay`` is 0): what is validated and exported. ``peers`` and
+    ``peers_ema`` are the same for networks that are trained beside the student.
 
     Differs from BasicSR's models on purpose: weights are read without executing code, teachers
     are never wrapped or re-pointed, one object (``state_dict``) holds all that a resume needs.
@@ -70,7 +71,10 @@ class LSFDModel(BaseModel):
             self.options, parts, self.device, self.dtype, self.processes.world_size
         )
         self.net_g = self._place(parts.student)
-        self.net_g_ema = self._averaged()
+        self.peers = [self._place(peer) for peer in parts.peers]
+        # Averages are taken before hooks are attached, so that the copies carry none.
+        self._averages = [self._averaged(network) for network in (self.net_g, *self.peers)]
+        self.net_g_ema, *self.peers_ema = (average.module for average in self._averages)
         self.teachers = [
             TappedNetwork(self._place(teacher), taps)
             for teacher, taps in zip(parts.teachers, parts.teacher_taps, strict=True)
@@ -78,15 +82,20 @@ class LSFDModel(BaseModel):
         for distiller in parts.distillers.values():
             self._place(distiller)
         student: nn.Module = TappedNetwork(self.net_g, parts.student_taps)
+        peers: list[nn.Module] = [
+            TappedNetwork(peer, taps)
+            for peer, taps in zip(self.peers, parts.peer_taps, strict=True)
+        ]
         if self.options.train.compile:
             # Methods may add inputs of one or two sizes more; each is worth a graph of its own.
             student = torch.compile(student, dynamic=False)  # type: ignore[assignment]
             self.teachers = [torch.compile(t, dynamic=False) for t in self.teachers]  # type: ignore[misc]
+            peers = [torch.compile(peer, dynamic=False) for peer in peers]  # type: ignore[misc]
         pixel = self.options.train.pixel_opt
         pixel_loss = build_loss(pixel.model_dump()) if pixel else None
-        self.step = DistillationStep(student, parts.distillers, parts.windows, pixel_loss).to(
-            self.device
-        )
+        self.step = DistillationStep(
+            student, peers, parts.distillers, parts.windows, pixel_loss
+        ).to(self.device)
         self.phases = self._phases(parts)
         self.wrapped_step: nn.Module = self.step
         if self.processes.distributed:
@@ -95,8 +104,9 @@ class LSFDModel(BaseModel):
                 self.step, device_ids=ids, find_unused_parameters=self._some_pause(parts)
             )
 
-        self.optimizer_g = self._optimizer()
-        self.optimizers = [self.optimizer_g]
+        self.optimizer_g = self._optimizer(self.step.parameters())
+        self.turns = self._turns(parts)
+        self.optimizers = [self.optimizer_g, *(optimizer for _, optimizer in self.turns)]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.skipped = 0
         self._skipped_in_a_row = 0
@@ -110,10 +120,11 @@ class LSFDModel(BaseModel):
             raise self.loaded.error("train.total_iter", str(error)) from error
 
     def _some_pause(self, parts: Parts) -> bool:
-        """Return whether some parameters take no part in some iterations."""
+        """Return whether some parameters take no part in some steps."""
         idle = any(not any(method.weights.values()) for method in parts.distillers.values())
         windows = any(window != Window(weight=window.weight) for window in parts.windows.values())
-        return len(self.phases) > 1 or windows or idle
+        turns = any(method.turns() for method in parts.distillers.values())
+        return len(self.phases) > 1 or windows or idle or turns
 
     def _place(self, network: nn.Module) -> nn.Module:
         network = network.to(self.device)
@@ -121,17 +132,29 @@ class LSFDModel(BaseModel):
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
-    def _averaged(self) -> nn.Module:
-        # The average is taken before hooks are attached, so that the copy carries none.
-        average = moving_average(self.options.train.ema_decay)
-        self._average = AveragedModel(self.net_g, multi_avg_fn=average)
-        self._average.eval().requires_grad_(False)
-        return self._average.module
+    def _averaged(self, network: nn.Module) -> AveragedModel:
+        average = AveragedModel(network, multi_avg_fn=moving_average(self.options.train.ema_decay))
+        average.eval().requires_grad_(False)
+        return average
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         arguments = self.options.train.optim_g.model_dump(exclude={"type"})
         kind = getattr(torch.optim, self.options.train.optim_g.type)
-        return kind(self.step.parameters(), **arguments)
+        return kind(parameters, **arguments)
+
+    def _turns(self, parts: Parts) -> list[tuple[MethodTurn, torch.optim.Optimizer]]:
+        """Return every method's turns with their optimisers, in the order in which they come."""
+        networks = [
+            *self.net_g.parameters(),
+            *(p for peer in self.peers for p in peer.parameters()),
+        ]
+        turns = []
+        for name, method in parts.distillers.items():
+            for turn in method.turns():
+                shared = networks if turn.trains_networks else []
+                optimizer = self._optimizer([*shared, *method.turn_parameters(turn)])
+                turns.append((MethodTurn(name, turn), optimizer))
+        return turns
 
     def feed_data(self, data: Mapping[str, Tensor]) -> None:
         """Take a batch: ``lq`` B x 3 x h x w, ``gt`` B x 3 x sh x sw; uint8, or float in 0..1."""
@@ -144,7 +167,7 @@ class LSFDModel(BaseModel):
         return images.float() / 255 if images.dtype == torch.uint8 else images
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """Take one optimiser step on the batch that was fed.
+        """Take one optimiser step on the batch that was fed, then the methods' turns.
 
         A step whose loss or gradient is not finite is skipped and counted.
 
@@ -157,27 +180,66 @@ class LSFDModel(BaseModel):
         phase = phase_at(self.phases, current_iter)
         if current_iter == phase.first:
             self._begin_phase()
-        for group in self.optimizer_g.param_groups:
-            group["lr"] = learning_rate(self.options.train, phase, current_iter)
-        self.optimizer_g.zero_grad(set_to_none=True)
-        terms = self._accumulate_gradients(phase, current_iter)
-        self.scaler.unscale_(self.optimizer_g)
-        norm = self._clip_gradients()
-        if self._is_finite(terms, norm):
-            self._skipped_in_a_row = 0
-            self._collect(terms)
-            self.scaler.step(self.optimizer_g)
-            self._average.update_parameters(self.net_g)
-        else:
+        rate = learning_rate(self.options.train, phase, current_iter)
+        if phase.stage is not None and not phase.stage.learns:
+            self._look(phase, current_iter)
+            return
+        terms = self._take_step(self.optimizer_g, rate, phase, current_iter, None)
+        if not terms:
             self._count_skipped(current_iter)
+            self.scaler.update()
+            return
+        self._skipped_in_a_row = 0
+        active = self.step.active(phase, current_iter) if phase.stage is None else {}
+        for turn, optimizer in self.turns:
+            if turn.method in active:
+                share = rate / self.options.train.optim_g.lr
+                terms |= self._take_step(optimizer, turn.turn.lr * share, phase, current_iter, turn)
+        self._collect(terms)
+        for network, average in zip((self.net_g, *self.peers), self._averages, strict=True):
+            average.update_parameters(network)
         self.scaler.update()
+
+    def _take_step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        rate: float,
+        phase: Phase,
+        current_iter: int,
+        turn: MethodTurn | None,
+    ) -> dict[str, Tensor]:
+        """Move the optimiser's parameters and return the loss terms.
+
+        If loss or gradient is not finite, nothing is moved and nothing returned.
+        """
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        self.step.zero_grad(set_to_none=True)
+        terms = self._accumulate_gradients(phase, current_iter, turn)
+        self.scaler.unscale_(optimizer)
+        if not self._is_finite(terms, self._clip_gradients(optimizer)):
+            return {}
+        self.scaler.step(optimizer)
+        return terms
+
+    def _look(self, phase: Phase, current_iter: int) -> None:
+        """Show the batch to a method whose stage minimises nothing."""
+        parts = self.options.train.accumulate
+        chunks = zip(self.lq.chunk(parts), self.gt.chunk(parts), strict=True)
+        with torch.no_grad():
+            for index, (lq, gt) in enumerate(chunks):
+                # Not through the wrapper, which waits for gradients.
+                self._losses(self.step, lq, gt, phase, current_iter, index, None)
 
     def _begin_phase(self) -> None:
         """Start with a fresh optimiser and a fresh average: the last phase had other losses."""
         self.optimizer_g.state.clear()
-        self._average.n_averaged.zero_()
+        for average in self._averages:
+            average.n_averaged.zero_()
 
-    def _accumulate_gradients(self, phase: Phase, current_iter: int) -> dict[str, Tensor]:
+    def _accumulate_gradients(
+        self, phase: Phase, current_iter: int, turn: MethodTurn | None
+    ) -> dict[str, Tensor]:
         """Run forward and backward over the parts of the batch; return the batch's loss terms."""
         parts = self.options.train.accumulate
         chunks = list(zip(self.lq.chunk(parts), self.gt.chunk(parts), strict=True))
@@ -186,7 +248,7 @@ class LSFDModel(BaseModel):
             waits = self.processes.distributed and index + 1 < len(chunks)
             with self.wrapped_step.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 share = len(lq) / len(self.lq)
-                losses = self._losses(lq, gt, phase, current_iter, index)
+                losses = self._losses(self.wrapped_step, lq, gt, phase, current_iter, index, turn)
                 terms = {name: value * share for name, value in losses.items()}
                 self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
             for name, value in terms.items():
@@ -194,7 +256,14 @@ class LSFDModel(BaseModel):
         return sums
 
     def _losses(
-        self, lq: Tensor, gt: Tensor, phase: Phase, current_iter: int, part: int
+        self,
+        step: nn.Module,
+        lq: Tensor,
+        gt: Tensor,
+        phase: Phase,
+        current_iter: int,
+        part: int,
+        turn: MethodTurn | None,
     ) -> dict[str, Tensor]:
         """Return the loss terms of one part of the batch; ``part`` counts from 0."""
         active = self.step.active(phase, current_iter).values()
@@ -204,7 +273,7 @@ class LSFDModel(BaseModel):
                 taught = self._taught(lq, current_iter, part) if teachers else []
             outputs = [output.float() for output, _ in taught]
             features = [features for _, features in taught]
-            return self.wrapped_step(lq, gt, outputs, features, teachers, phase, current_iter)
+            return step(lq, gt, outputs, features, teachers, phase, current_iter, turn)
 
     def _taught(self, lq: Tensor, current_iter: int, part: int) -> list[Result]:
         """Return every teacher's output and features, kept ones where there are such."""
@@ -216,9 +285,10 @@ class LSFDModel(BaseModel):
         both = zip(self.caches, self.teachers, strict=True)
         return [cache(lq, number, teacher) for cache, teacher in both]
 
-    def _clip_gradients(self) -> Tensor:
+    def _clip_gradients(self, optimizer: torch.optim.Optimizer) -> Tensor:
         limit = self.options.train.clip_grad_norm or float("inf")
-        return nn.utils.clip_grad_norm_(self.step.parameters(), limit)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        return nn.utils.clip_grad_norm_(parameters, limit)
 
     def _is_finite(self, terms: Mapping[str, Tensor], norm: Tensor) -> bool:
         finite = torch.isfinite(torch.stack(list(terms.values()))).all()
@@ -286,9 +356,10 @@ class LSFDModel(BaseModel):
         """Return everything that training changes: a resume from it goes on bit for bit."""
         return {
             "student": self.net_g.state_dict(),
-            "average": self._average.state_dict(),
+            "peers": [peer.state_dict() for peer in self.peers],
+            "averages": [average.state_dict() for average in self._averages],
             "distillers": self.step.distillers.state_dict(),
-            "optimizer": self.optimizer_g.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "skipped": [self.skipped, self._skipped_in_a_row],
             "log": [self._loss_sums, self._loss_count],
@@ -302,9 +373,13 @@ class LSFDModel(BaseModel):
         """
         try:
             self.net_g.load_state_dict(state["student"])
-            self._average.load_state_dict(state["average"])
+            for peer, weights in zip(self.peers, state["peers"], strict=True):
+                peer.load_state_dict(weights)
+            for average, weights in zip(self._averages, state["averages"], strict=True):
+                average.load_state_dict(weights)
             self.step.distillers.load_state_dict(state["distillers"])
-            self.optimizer_g.load_state_dict(state["optimizer"])
+            for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(its)
             self.scaler.load_state_dict(state["scaler"])
             self.skipped, self._skipped_in_a_row = state["skipped"]
             sums, self._loss_count = state["log"]

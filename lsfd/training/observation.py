@@ -12,7 +12,9 @@ from lsfd.training.model import LSFDModel
 
 
 def observe(model: LSFDModel, lq: Tensor, gt: Tensor, iteration: int) -> DistillationBatch:
-    """Run student and teachers in float32 and return what a method is given in training.
+    """Run all networks in float32 and return what a method is given in training.
+
+    The student gets no inputs of the methods, which may be random.
 
     Args:
         model: in training; nothing of it changes.
@@ -24,6 +26,7 @@ def observe(model: LSFDModel, lq: Tensor, gt: Tensor, iteration: int) -> Distill
     student = _bare(model.step.student)
     teachers = [_bare(teacher) for teacher in model.teachers]
     output, features = student(lq)
+    peers = [_bare(peer)(lq) for peer in model.step.peers]
     with torch.no_grad():
         taught = [teacher(lq) for teacher in teachers]
     return DistillationBatch(
@@ -36,6 +39,8 @@ def observe(model: LSFDModel, lq: Tensor, gt: Tensor, iteration: int) -> Distill
         step=iteration,
         student_network=student,
         teacher_networks=teachers,
+        peers=[image for image, _ in peers],
+        peer_features=[theirs for _, theirs in peers],
     )
 
 

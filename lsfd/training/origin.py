@@ -50,12 +50,19 @@ class Origin:
             "processes": self.processes,
         }
 
-    def card(self, iterations: int, scores: Scores) -> StudentCard:
-        """Return the card of the student after so many iterations, with its last scores."""
+    def card(self, iterations: int, scores: Scores, peer: int | None = None) -> StudentCard:
+        """Return the card of the student after so many iterations, with its last scores.
+
+        Args:
+            iterations: how many were trained.
+            scores: by validation set; empty where there are none.
+            peer: the number of the peer, counted from 0, whose card it is instead.
+        """
         options = self.loaded.options
+        network = options.network_g if peer is None else options.network_p[peer]
         teachers = [Path(path).name for path in options.path.pretrain_network_t]
         return StudentCard(
-            architecture={"type": options.network_g.type, **options.network_g.arguments},
+            architecture={"type": network.type, **network.arguments},
             scale=options.scale,
             method=" + ".join(item.type for item in options.distillers) or "Plain",
             teacher=", ".join(teachers) or None,

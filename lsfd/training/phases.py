@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lsfd.distillers import Distiller, Stage
+from lsfd.distillers import Distiller, Stage, Turn
 from lsfd.errors import LsfdError
 
 
@@ -29,6 +29,19 @@ class Phase:
     def length(self) -> int:
         """Number of iterations."""
         return self.last - self.first + 1
+
+
+@dataclass(frozen=True)
+class MethodTurn:
+    """An optimiser step that a method takes after the common one.
+
+    Attributes:
+        method: the name under which the method's terms are logged.
+        turn: its turn.
+    """
+
+    method: str
+    turn: Turn
 
 
 def plan(distillers: Mapping[str, Distiller], total_iter: int) -> list[Phase]:

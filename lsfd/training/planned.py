@@ -126,10 +126,10 @@ def _changes(shared: LoadedOptions, folder: Path, name: str) -> Mapping[str, Any
 
 
 def _method_of(file: Path) -> dict[str, Any]:
-    """Return the distillers and teachers of a method's own option file."""
+    """Return the distillers, teachers and peers of a method's own option file."""
     data, _ = read_options(file)
     method: dict[str, Any] = {}
-    for key in ("network_t", "distillers"):
+    for key in ("network_t", "network_p", "distillers"):
         if key in data:
             method[key] = data[key]
     paths = data.get("path")

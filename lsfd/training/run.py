@@ -157,6 +157,9 @@ class Run:
                 self.model.net_g_ema,
                 self.origin.card(self.iteration, self.scores),
             )
+            for index, peer in enumerate(self.model.peers_ema):
+                card = self.origin.card(self.iteration, {}, peer=index)
+                save_student(self.folder.peer(index + 1), peer, card)
             LOGGER.info("the student is in %s", self.folder.student)
         return 0
 

@@ -1,4 +1,4 @@
-"""Student and distillers as one module: what is wrapped for distributed training.
+"""Student, peers and distillers as one module: what is wrapped for distributed training.
 
 Losses are computed inside ``forward``, so that the gradients of regressors and the like are
 averaged over processes together with the student's, and no feature has to leave the wrapper.
@@ -7,14 +7,15 @@ averaged over processes together with the student's, and no feature has to leave
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from lsfd.distillers import DistillationBatch, Distiller, Network
 from lsfd.errors import LsfdError
 from lsfd.training.assembly import Window
-from lsfd.training.phases import Phase
+from lsfd.training.phases import MethodTurn, Phase
 
 
 class DistillationStep(nn.Module):
@@ -23,6 +24,7 @@ class DistillationStep(nn.Module):
     def __init__(
         self,
         student: nn.Module,
+        peers: Sequence[nn.Module],
         distillers: Mapping[str, Distiller],
         windows: Mapping[str, Window],
         pixel_loss: nn.Module | None,
@@ -31,12 +33,15 @@ class DistillationStep(nn.Module):
 
         Args:
             student: maps lq to (output, features by tap name), e.g. a ``TappedNetwork``.
+            peers: the same for each network that is trained beside the student.
             distillers: by the name under which their terms are logged.
             windows: when each of them takes part.
-            pixel_loss: reconstruction loss of (output, gt), already weighted; None for none.
+            pixel_loss: reconstruction loss of (output, gt), already weighted, of the student and
+                of each peer; None for none.
         """
         super().__init__()
         self.student = student
+        self.peers = nn.ModuleList(peers)
         self.distillers = nn.ModuleDict(distillers)
         self.windows = windows
         self.pixel_loss = pixel_loss
@@ -65,6 +70,7 @@ class DistillationStep(nn.Module):
         teacher_networks: Sequence[Network],
         phase: Phase,
         step: int,
+        turn: MethodTurn | None = None,
     ) -> dict[str, Tensor]:
         """Return the weighted loss terms by the names under which they are logged.
 
@@ -76,33 +82,67 @@ class DistillationStep(nn.Module):
             teacher_networks: the teachers themselves.
             phase: what is trained in this iteration.
             step: iteration, counted from 1.
+            turn: the method's step that is taken; None: the common one.
 
         Raises:
             LsfdError: no term is minimised in this iteration.
         """
-        output, features = lq.new_empty(0), {}
-        if phase.stage is None or phase.stage.runs_student:
-            output, features = self.student(lq)
-        student = cast(Network, self.student)
-        batch = DistillationBatch(
-            lq, gt, output.float(), teachers, features, teacher_features, step, student,
-            teacher_networks,
-        )  # fmt: skip
         methods = self.active(phase, step)
+        runs = phase.stage is None or phase.stage.runs_student
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and (turn is None or turn.turn.trains_networks)
+        ):
+            results = self._networks(lq, methods) if runs else {"student": lq.new_empty(0)}
+        batch = DistillationBatch(
+            lq=lq,
+            gt=gt,
+            teachers=teachers,
+            teacher_features=teacher_features,
+            step=step,
+            student_network=cast(Network, self.student),
+            teacher_networks=teacher_networks,
+            **({"student_features": {}} | results),
+        )
         if phase.stage is not None:
             prefix = f"l_{phase.method}_{phase.stage.name}"
             terms = methods[phase.method].stage_terms(phase.stage, batch)
             return {f"{prefix}_{term}": value for term, value in terms.items()}
+        if turn is not None:
+            terms = methods[turn.method].turn_terms(turn.turn, batch)
+            return {f"l_{turn.method}_{term}": value for term, value in terms.items()}
+        return self._common_terms(batch, methods)
+
+    def _networks(self, lq: Tensor, methods: Mapping[str, Distiller]) -> dict[str, Any]:
+        """Run student and peers; return what a batch holds of them."""
+        inputs: dict[str, Tensor] = {}
+        for method in methods.values():
+            inputs.update(method.inputs(lq))
+        output, features = self.student(lq, inputs=inputs) if inputs else self.student(lq)
+        peers = [peer(lq) for peer in self.peers]
+        return {
+            "student": output.float(),
+            "student_features": features,
+            "inputs": inputs,
+            "peers": [output.float() for output, _ in peers],
+            "peer_features": [features for _, features in peers],
+        }
+
+    def _common_terms(
+        self, batch: DistillationBatch, methods: Mapping[str, Distiller]
+    ) -> dict[str, Tensor]:
+        """Return the weighted terms of the common optimiser step."""
         terms = {}
         if self.pixel_loss is not None:
-            terms["l_pix"] = self.pixel_loss(batch.student, gt)
+            terms["l_pix"] = self.pixel_loss(batch.student, batch.gt)
+            for number, peer in enumerate(batch.peers, start=1):
+                terms[f"l_pix_peer{number}"] = self.pixel_loss(peer, batch.gt)
         for name, method in methods.items():
             weight = self.windows[name].weight
             for term, value in method(batch).items():
                 terms[f"l_{name}_{term}"] = weight * method.weights[term] * value
         if not terms:
             raise LsfdError(
-                f"iteration {step}: there is no loss to minimise; give train.pixel_opt, or a "
+                f"iteration {batch.step}: there is no loss to minimise; give train.pixel_opt, or a "
                 "distiller with a weight whose start and end include this iteration"
             )
         return terms
