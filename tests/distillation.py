@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,11 +13,24 @@ import lsfd.compat  # noqa: F401
 import torch
 from torch import Tensor, nn
 
-from lsfd.distillers import DistillationBatch, Distiller, Setting
+from lsfd.distillers import DISTILLERS, DistillationBatch, Distiller, Setting
 from lsfd.networks.build import build_network
 from lsfd.networks.taps import TapPair, TappedNetwork, resolve_taps
 
 SCALE = 2
+
+
+def sections_of(method: str, iterations: int) -> dict[str, Any]:
+    """What an option file says of a method whose stages take so many iterations each."""
+    parameters = inspect.signature(DISTILLERS[method]).parameters
+    stages = [name for name in parameters if name.endswith("_iter")]
+    sections: dict[str, Any] = {
+        "distillers": [{"type": method, **dict.fromkeys(stages, iterations)}]
+    }
+    if DISTILLERS[method].needs_peers:
+        small = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 6, "num_block": 2}
+        sections["network_p"] = [{**small, "upscale": SCALE}]
+    return sections
 
 
 def edsr(num_feat: int = 6, num_block: int = 3, seed: int = 0) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from distillation import sections_of
 from helpers import (
     LONGEST,
     assert_same,
@@ -27,6 +29,7 @@ from helpers import (
     write_run,
 )
 
+from lsfd.distillers import DISTILLERS
 from lsfd.errors import LsfdError
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
 from lsfd.training.distributed import Processes, start
@@ -100,7 +103,7 @@ def test_two_processes_equal_one_with_twice_the_batch(option_file: WriteOptions)
     with torchrun(two) as process:
         assert process.wait(LONGEST) == 0, output_of(two).read_text()
     states = [load_checkpoint(run_folder(file).states / "12.state") for file in (one, two)]
-    for part in ("student", "average", "distillers"):
+    for part in ("student", "distillers"):
         expected, found = (state["model"][part] for state in states)
         assert expected.keys() == found.keys()
         for name, value in expected.items():
@@ -108,6 +111,26 @@ def test_two_processes_equal_one_with_twice_the_batch(option_file: WriteOptions)
     records = read_records(run_folder(two).records)
     assert [record["processes"] for record in records if record["kind"] == "run"] == [2]
     assert_same_losses(two, one, rel=1e-3)
+
+
+def test_every_method_trains_in_two_processes(
+    run_options: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Both see other images and agree on every weight after each kind of step."""
+    runs = {
+        method: run_options(name=method, train={"total_iter": 20}, **sections_of(method, 2))
+        for method in sorted(DISTILLERS)
+    }
+    asked, answered = tmp_path / "runs.json", tmp_path / "differences.json"
+    asked.write_text(json.dumps(runs))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    script = Path(__file__).with_name("train_in_pair.py")
+    done = subprocess.run(
+        [*command, str(script), str(asked), str(answered)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    differences = json.loads(answered.read_text())
+    assert differences == dict.fromkeys(runs, 0.0)
 
 
 def test_a_signal_to_torchrun_leaves_a_checkpoint_to_resume(option_file: WriteOptions) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import lsfd.compat  # noqa: F401
 import pytest
 import torch
 from basicsr.models import build_model
+from distillation import sections_of
 from helpers import assert_same
 from safetensors.torch import load_file
 from torch import Tensor
@@ -70,18 +70,13 @@ def test_exported_student_is_a_plain_network(run_options: Options) -> None:
     assert all(saved[name].shape == value.shape for name, value in plain.state_dict().items())
 
 
-def entry(method: str, iterations: int) -> dict[str, Any]:
-    """What an option file says of a method whose stages take so many iterations each."""
-    parameters = inspect.signature(DISTILLERS[method]).parameters
-    stages = [name for name in parameters if name.endswith("_iter")]
-    return {"type": method, **dict.fromkeys(stages, iterations)}
-
-
 @pytest.mark.parametrize("method", sorted(DISTILLERS))
 def test_weight_zero_is_training_without_a_teacher(run_options: Options, method: str) -> None:
-    zero = dict.fromkeys(DISTILLERS[method].default_weights, 0.0)
-    with_teacher = run_options(name="zero", distillers=[{**entry(method, 0), "weights": zero}])
-    without = run_options(name="plain", distillers=None, network_t=None)
+    sections = sections_of(method, 0)
+    sections["distillers"][0]["weights"] = dict.fromkeys(DISTILLERS[method].default_weights, 0.0)
+    with_teacher = run_options(name="zero", **sections)
+    student = {key: value for key, value in sections.items() if key == "network_g"}
+    without = run_options(name="plain", distillers=None, network_t=None, **student)
     del without["path"]["pretrain_network_t"]
     first, second = run(with_teacher), run(without)
     assert_same(first.model.net_g.state_dict(), second.model.net_g.state_dict())
@@ -89,14 +84,14 @@ def test_weight_zero_is_training_without_a_teacher(run_options: Options, method:
 
 @pytest.mark.parametrize("method", sorted(DISTILLERS))
 def test_teacher_is_untouched_and_resume_is_exact(run_options: Options, method: str) -> None:
-    distillers = [entry(method, 4)]
-    whole = Run(options_from_dict(run_options(name="whole", distillers=distillers)), Processes())
+    sections = sections_of(method, 4)
+    whole = Run(options_from_dict(run_options(name="whole", **sections)), Processes())
     before = [{k: v.clone() for k, v in t.state_dict().items()} for t in whole.model.teachers]
     whole.go(auto_resume=False)
     assert_same(before, [dict(t.state_dict()) for t in whole.model.teachers])
     assert all(not p.requires_grad for t in whole.model.teachers for p in t.parameters())
 
-    options = run_options(name="parts", distillers=distillers)
+    options = run_options(name="parts", **sections)
     parts = run(options)
     for path in checkpoints(parts.folder.states):
         if path.name != "10.state":
