@@ -89,10 +89,12 @@ class DistillationStep(nn.Module):
         """
         methods = self.active(phase, step)
         runs = phase.stage is None or phase.stage.runs_student
+        results: dict[str, Any] = {"student": lq.new_empty(0), "student_features": {}}
         with torch.set_grad_enabled(
             torch.is_grad_enabled() and (turn is None or turn.turn.trains_networks)
         ):
-            results = self._networks(lq, methods) if runs else {"student": lq.new_empty(0)}
+            if runs:
+                results = self._networks(lq, methods)
         batch = DistillationBatch(
             lq=lq,
             gt=gt,
@@ -101,7 +103,7 @@ class DistillationStep(nn.Module):
             step=step,
             student_network=cast(Network, self.student),
             teacher_networks=teacher_networks,
-            **({"student_features": {}} | results),
+            **results,
         )
         if phase.stage is not None:
             prefix = f"l_{phase.method}_{phase.stage.name}"
