@@ -17,6 +17,7 @@ import pytest
 from lsfd.data import prepare
 from lsfd.data.prepare import PrepareReport, prepare_pairs
 from lsfd.errors import LsfdError
+from lsfd.imaging.degradation import Degradation, low_resolution
 from lsfd.imaging.files import find_images, read_image, write_image
 from lsfd.imaging.resize import imresize
 
@@ -130,6 +131,39 @@ def test_pairs_of_another_scale_are_not_spoilt(source, out):
     with pytest.raises(LsfdError, match="holds pairs for x4"):
         prepare_pairs(source, out, (3,), workers=1)
     assert contents(out) == before
+
+
+def test_degraded_images_lie_beside_the_bicubic_ones(source, out):
+    prepare_pairs(source, out, workers=1)
+    before = contents(out)
+    given = Degradation(noise=2.5, jpeg=40)
+    prepare_pairs(source, out, workers=1, degradation=given)
+    after = contents(out)
+    new = {name: data for name, data in after.items() if name not in before}
+    assert {name: after[name] for name in before} == before
+    assert set(new) == {
+        f"LR_noise2.5_jpeg40/X4/{name}" for name in ("a.png", "trip/b.png", "trip/c.d.png")
+    }
+    for name in new:
+        hr = read_image(out / "HR" / Path(name).relative_to("LR_noise2.5_jpeg40/X4"))
+        assert np.array_equal(read_image(out / name), low_resolution(hr, 4, given))
+
+
+def test_pairs_of_another_degradation_are_not_spoilt(source, out):
+    prepare_pairs(source, out, (4,), workers=1)
+    before = contents(out)
+    with pytest.raises(LsfdError, match=r"LR_bicubic holds images for the scales \(4,\)"):
+        prepare_pairs(source, out, (3, 4), workers=1, degradation=Degradation(noise=5))
+    with pytest.raises(LsfdError, match="holds pairs for x4"):
+        prepare_pairs(source, out, (3,), workers=1, degradation=Degradation(noise=5))
+    assert contents(out) == before
+
+
+def test_an_image_that_is_too_small_for_its_blur_is_passed_over(source, out, caplog):
+    write_image(source / "a.png", picture(16, 60))
+    report = prepare_pairs(source, out, workers=1, degradation=Degradation(blur=6))
+    assert report == PrepareReport(made=2, existing=0, not_images=1)
+    assert "a.png: an image of 60x16 pixels is too small for a blur of 6" in caplog.text
 
 
 @pytest.mark.parametrize("earlier", [(), (4,)])

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from lsfd.config.base import Count, Natural, Section, Text, Texts, unknown_key
+from lsfd.config.base import WHOLE, Count, Natural, Positive, Section, Text, Texts, unknown_key
 
 VALIDATION_PREFIX = "val"
 
 DatasetType = Literal["PackedPatchDataset", "PairedImageDataset"]
+
+
+class DegradationOptions(Section):
+    """What happens to low-resolution images beside the bicubic reduction, at fixed strengths."""
+
+    blur: Positive | None = None
+    """Standard deviation of a Gaussian blur before the reduction, in high-resolution pixels."""
+    noise: Positive | None = None
+    """Standard deviation of Gaussian noise after the reduction, in grey levels (0..255)."""
+    jpeg: Annotated[int, Field(ge=1, le=100), WHOLE] | None = None
+    """Quality of a JPEG compression at the end, 1 to 100."""
 
 
 class TrainSet(Section):
@@ -24,6 +35,8 @@ class TrainSet(Section):
     """Folder, or list of folders, with the high-resolution images; searched through their trees."""
     dataroot_lq: Texts = Field(default=[])
     """Folder, or list of folders, with the low-resolution images; null: MATLAB-exact bicubic."""
+    degradation: DegradationOptions | None = None
+    """Blur, noise and JPEG of low-resolution images that are made (dataroot_lq: null)."""
     cache_dir: Text = "datasets/cache"
     """Folder for the packed stores, which are built once and shared by all runs."""
     gt_size: Count = 192
@@ -51,6 +64,8 @@ class ValidationSet(Section):
     """Folder, or list of folders, with the high-resolution images."""
     dataroot_lq: Texts = Field(default=[])
     """Folder, or list of folders, with the low-resolution images; null: MATLAB-exact bicubic."""
+    degradation: DegradationOptions | None = None
+    """Blur, noise and JPEG of low-resolution images that are made (dataroot_lq: null)."""
 
 
 def _close(schema: dict[str, Any]) -> None:

@@ -9,7 +9,9 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -27,6 +29,7 @@ from lsfd.data.store import (
     open_store,
 )
 from lsfd.errors import LsfdError
+from lsfd.imaging.degradation import Degradation
 
 _Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -37,6 +40,7 @@ def ensure_store(
     lq_root: Path | None,
     scale: int,
     min_size: int = 0,
+    degradation: Degradation | None = None,
 ) -> Store:
     """Return the store of a request from below ``cache_root``, built there where needed.
 
@@ -44,8 +48,9 @@ def ensure_store(
     """
     roots = [str(root.resolve()) for root in gt_roots]
     request = [roots, str(lq_root.resolve()) if lq_root else None, scale, min_size]
+    request += _told(degradation)
     folder = cache_root / f"x{scale}-{_digest(request)[:16]}"
-    return build_store(folder, gt_roots, lq_root, scale, min_size)
+    return build_store(folder, gt_roots, lq_root, scale, min_size, degradation)
 
 
 def build_store(
@@ -54,6 +59,7 @@ def build_store(
     lq_root: Path | None,
     scale: int,
     min_size: int = 0,
+    degradation: Degradation | None = None,
 ) -> Store:
     """Pack the images below ``gt_roots``, with their LR images, into a store in ``folder``.
 
@@ -69,13 +75,14 @@ def build_store(
         scale: HR size over LR size.
         min_size: images whose cropped HR has a side below this many pixels are left out and
             counted.
+        degradation: what happens to LR images that are made, beside the bicubic.
 
     Raises:
         LsfdError: a folder is missing or holds no image, an image is damaged, has no LR image
             or one of the wrong size, every image is below ``min_size``, or the store cannot be
             written.
     """
-    pairs = find_pairs(gt_roots, lq_root, scale)
+    pairs = find_pairs(gt_roots, lq_root, scale, degradation)
     source = _source_digest(pairs, scale, min_size)
     if _is_current(folder, source):
         return open_store(folder)
@@ -134,11 +141,17 @@ def _write(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, sour
         scale=scale,
         names=names,
         shapes=shapes,
-        lq_origin="files" if pairs[0].lq else "MATLAB bicubic",
+        lq_origin=_lq_origin(pairs[0]),
         left_out=len(pairs) - len(names),
         source=source,
         fingerprint=content.hexdigest(),
     ).save(folder)
+
+
+def _lq_origin(pair: ImagePair) -> str:
+    if pair.lq is not None:
+        return "files"
+    return "MATLAB bicubic" if pair.degradation is None else f"MATLAB bicubic, {pair.degradation}"
 
 
 def _read_ahead(pairs: list[ImagePair], scale: int) -> Iterator[_Images]:
@@ -169,7 +182,12 @@ def _source_digest(pairs: list[ImagePair], scale: int, min_size: int) -> str:
             if path is not None:
                 status = path.stat()
                 files.append((pair.name, path.name, status.st_size, status.st_mtime_ns))
-    return _digest([VERSION, scale, min_size, files])
+    return _digest([VERSION, scale, min_size, files, *_told(pairs[0].degradation)])
+
+
+def _told(degradation: Degradation | None) -> list[Any]:
+    """Return what a digest is told of a degradation; without one nothing, as ever."""
+    return [] if degradation is None else [asdict(degradation)]
 
 
 def _is_current(folder: Path, source: str) -> bool:

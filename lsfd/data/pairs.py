@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsfd.errors import LsfdError
+from lsfd.imaging.degradation import Degradation, low_resolution
 from lsfd.imaging.files import find_images, read_image
-from lsfd.imaging.resize import downscale, modcrop
+from lsfd.imaging.resize import modcrop
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class ImagePair:
     """``ROOT/RELATIVE/NAME.EXT`` of the HR image; ``ROOT`` is its root folder's name."""
     gt: Path
     lq: Path | None
-    """The LR image's file; None where it is made from the HR image by MATLAB's bicubic."""
+    """The LR image's file; None where it is made from the HR image."""
+    degradation: Degradation | None = None
+    """What happens to an LR image that is made, beside MATLAB's bicubic."""
 
     def read(self, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read the HR image, cropped to a multiple of ``scale``, and read or make the LR image.
@@ -31,13 +34,14 @@ class ImagePair:
             HR, uint8 H x W x 3, and LR, uint8 H/scale x W/scale x 3, both RGB.
 
         Raises:
-            LsfdError: a file is no image, or the LR image has the wrong size.
+            LsfdError: a file is no image, the LR image has the wrong size, or the HR image is too
+                small for its degradation.
         """
         gt = modcrop(read_image(self.gt), scale)
         if gt.size == 0:
             raise LsfdError(f"{self.gt} has a side below {scale} pixels, the scale; remove it")
         if self.lq is None:
-            return gt, downscale(gt, scale)
+            return gt, self._make(gt, scale)
         lq = read_image(self.lq)
         height, width = gt.shape[0] // scale, gt.shape[1] // scale
         if lq.shape[:2] != (height, width):
@@ -48,8 +52,19 @@ class ImagePair:
             )
         return gt, lq
 
+    def _make(self, gt: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+        try:
+            return low_resolution(gt, scale, self.degradation)
+        except LsfdError as error:
+            raise LsfdError(f"{self.gt}: {error}") from error
 
-def find_pairs(gt_roots: Sequence[Path], lq_root: Path | None, scale: int) -> list[ImagePair]:
+
+def find_pairs(
+    gt_roots: Sequence[Path],
+    lq_root: Path | None,
+    scale: int,
+    degradation: Degradation | None = None,
+) -> list[ImagePair]:
     """List the images below all HR roots, root by root and sorted, each with its LR file.
 
     Args:
@@ -57,6 +72,7 @@ def find_pairs(gt_roots: Sequence[Path], lq_root: Path | None, scale: int) -> li
         lq_root: folder of LR images under the relative names of the HR images (any image
             extension), or under BasicSR's, ``0001x4`` for ``0001``. None: LR is made from HR.
         scale: HR size over LR size.
+        degradation: of LR images that are made.
 
     Raises:
         LsfdError: a folder is missing, there is no HR image, an HR image has no LR image, or
@@ -83,7 +99,8 @@ def find_pairs(gt_roots: Sequence[Path], lq_root: Path | None, scale: int) -> li
                         "two different names"
                     )
                 gt_of_lq[lq] = gt
-            pairs.append(ImagePair(f"{root.name}/{relative.as_posix()}", gt, lq))
+            name = f"{root.name}/{relative.as_posix()}"
+            pairs.append(ImagePair(name, gt, lq, degradation))
     if not pairs:
         raise LsfdError(f"there is no image in {', '.join(map(str, gt_roots))}")
     return pairs

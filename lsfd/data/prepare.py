@@ -2,7 +2,8 @@
 
 ``OUT/HR/<name>.png`` and ``OUT/LR_bicubic/X<scale>/<name>.png``, where ``<name>`` is the path below
 the source folder without its extension. The low-resolution image is what MATLAB's ``imresize``
-makes of the high-resolution one.
+makes of the high-resolution one. Degraded ones go to a folder of their own beside these, such as
+``OUT/LR_noise10_jpeg40/X<scale>``.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from tqdm import tqdm
 
 from lsfd.data.workers import end_with_parent
 from lsfd.errors import LsfdError
+from lsfd.imaging.degradation import Degradation, low_resolution
 from lsfd.imaging.files import find_images, read_image, write_image
-from lsfd.imaging.resize import downscale, modcrop
+from lsfd.imaging.resize import modcrop
 
 SCALES = (2, 3, 4, 8)
 """The scales that pairs can be made for."""
@@ -59,6 +61,7 @@ class _Job(NamedTuple):
     source: Path
     hr: Path
     lr: dict[int, Path]
+    degradation: Degradation | None
 
 
 class _Outcome(NamedTuple):
@@ -67,7 +70,11 @@ class _Outcome(NamedTuple):
 
 
 def prepare_pairs(
-    source: Path, out: Path, scales: Sequence[int] = (4,), workers: int | None = None
+    source: Path,
+    out: Path,
+    scales: Sequence[int] = (4,),
+    workers: int | None = None,
+    degradation: Degradation | None = None,
 ) -> PrepareReport:
     """Make the pairs of all images in a folder tree.
 
@@ -83,16 +90,17 @@ def prepare_pairs(
         out: folder to write; no image of ``source`` is ever changed.
         scales: of 2, 3, 4 and 8.
         workers: number of processes; all processors by default.
+        degradation: of the low-resolution images; None: bicubic alone.
 
     Raises:
         LsfdError: ``source`` does not exist, holds no usable image, or lies inside ``out``; two
-            images would get the same name; a scale is unknown; ``out`` holds pairs of a scale
-            that is not asked for; fewer than one worker; the disk cannot be written.
+            images would get the same name; a scale is unknown; ``out`` holds pairs that would not
+            fit images cropped for these scales; fewer than one worker; the disk cannot be written.
     """
     if workers is not None and workers < 1:
         raise LsfdError(f"the number of worker processes must be at least 1, not {workers}")
     source, out = source.resolve(), out.resolve()
-    wanted = _checked_scales(scales, out)
+    wanted = _checked_scales(scales, out, lr_folder(degradation))
     if source.is_relative_to(out):
         raise LsfdError(
             f"the source folder {source} lies in the output folder {out}, where its images would "
@@ -101,7 +109,7 @@ def prepare_pairs(
     images = [path for path in find_images(source) if not path.is_relative_to(out)]
     if not images:
         raise LsfdError(f"no image was found in {source}")
-    jobs = _plan(source, out, images, wanted)
+    jobs = _plan(source, out, images, wanted, degradation)
     problems = [f"{path} is not an image" for path in _other_files(source, out, images)]
     made = existing = 0
     workers = min(workers or os.cpu_count() or 1, len(jobs))
@@ -120,23 +128,49 @@ def prepare_pairs(
     return PrepareReport(made, existing, len(problems))
 
 
-def _checked_scales(scales: Sequence[int], out: Path) -> list[int]:
-    """Return the scales in order, after checking them and the pairs that ``out`` holds."""
+def _checked_scales(scales: Sequence[int], out: Path, own: str) -> list[int]:
+    """Return the scales in order, after checking them and the pairs that ``out`` holds.
+
+    Args:
+        scales: that are asked for.
+        out: the output folder.
+        own: name of the folder in it that the low-resolution images go to.
+    """
     wanted = sorted(set(scales))
     if not wanted or not set(wanted) <= set(SCALES):
         raise LsfdError(f"pairs can be made for the scales {SCALES}, not for {tuple(scales)}")
-    for scale in SCALES:
+    for folder in sorted(out.glob("LR_*")):
+        there = [scale for scale in SCALES if (folder / f"X{scale}").exists()]
         # Cropped for other scales, the HR images would no longer fit these.
-        if scale not in wanted and (out / "LR_bicubic" / f"X{scale}").exists():
+        for scale in sorted(set(there) - set(wanted)):
             raise LsfdError(
                 f"{out} holds pairs for x{scale}, and images cropped for {tuple(wanted)} might "
                 f"not fit them; ask for x{scale} too, or choose another output folder"
             )
+        if folder.name != own and there and math.lcm(*there) != math.lcm(*wanted):
+            raise LsfdError(
+                f"{folder} holds images for the scales {tuple(there)}, which would not fit HR "
+                f"images cropped for {tuple(wanted)}; choose another output folder"
+            )
     return wanted
 
 
-def _plan(source: Path, out: Path, images: Sequence[Path], scales: Sequence[int]) -> list[_Job]:
+def lr_folder(degradation: Degradation | None) -> str:
+    """Return the name of the folder of low-resolution images: ``LR_bicubic``, ``LR_noise10`` ..."""
+    if degradation is None:
+        return "LR_bicubic"
+    return "LR_" + str(degradation).lower().replace(", ", "_").replace(" ", "")
+
+
+def _plan(
+    source: Path,
+    out: Path,
+    images: Sequence[Path],
+    scales: Sequence[int],
+    degradation: Degradation | None,
+) -> list[_Job]:
     """Give every image its output files, and refuse names that meet."""
+    lr_root = out / lr_folder(degradation)
     taken: dict[Path, Path] = {}
     jobs = []
     for image in images:
@@ -146,8 +180,8 @@ def _plan(source: Path, out: Path, images: Sequence[Path], scales: Sequence[int]
                 f"{taken[name]} and {image} would both become {name}; rename or remove one"
             )
         taken[name] = image
-        lr = {scale: out / "LR_bicubic" / f"X{scale}" / name for scale in scales}
-        jobs.append(_Job(image, out / "HR" / name, lr))
+        lr = {scale: lr_root / f"X{scale}" / name for scale in scales}
+        jobs.append(_Job(image, out / "HR" / name, lr, degradation))
     return jobs
 
 
@@ -195,9 +229,13 @@ def _make_pair(job: _Job) -> _Outcome:
     hr = modcrop(image, multiple)
     if not hr.size:
         return _Outcome(False, f"{job.source} is smaller than {multiple} pixels on a side")
+    try:
+        lr = {path: low_resolution(hr, scale, job.degradation) for scale, path in job.lr.items()}
+    except LsfdError as error:
+        return _Outcome(False, f"{job.source}: {error}")
     write_image(job.hr, hr)
-    for scale, path in job.lr.items():
-        write_image(path, downscale(hr, scale))
+    for path, image in lr.items():
+        write_image(path, image)
     return _Outcome(True, "")
 
 

@@ -41,7 +41,8 @@ class StoreIndex:
     shapes: list[tuple[int, int]]
     """Height and width of each HR image, both multiples of ``scale``."""
     lq_origin: str
-    """Where the LR images came from: ``"MATLAB bicubic"`` (of the HR images) or ``"files"``."""
+    """Where the LR images came from: ``"files"``, or ``"MATLAB bicubic"`` of the HR images, with
+    what degraded them behind it."""
     left_out: int
     """Number of images that were smaller than the asked ``min_size``."""
     source: str

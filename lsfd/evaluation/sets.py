@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsfd.errors import LsfdError, nearest
+from lsfd.imaging.degradation import Degradation, low_resolution
 from lsfd.imaging.files import find_images, read_image
-from lsfd.imaging.resize import downscale, modcrop
+from lsfd.imaging.resize import modcrop
 from lsfd.metrics.image import SSIM_WINDOW
 
 DATA_ROOT_VARIABLE = "LSFD_DATA"
@@ -34,12 +35,13 @@ class BenchmarkSet:
 
     Iterating yields ``(name, lq, hr)`` with uint8 H x W x 3 and sH x sW x 3, the original cropped
     to a multiple of the scale. Where no low-resolution file is given, the input is made from the
-    cropped original as MATLAB would.
+    cropped original as MATLAB would, and degraded if ``degradation`` says so.
     """
 
     name: str
     scale: int
     pairs: tuple[Pair, ...]
+    degradation: Degradation | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -47,7 +49,7 @@ class BenchmarkSet:
     def __iter__(self) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
         for pair in self.pairs:
             lq, hr = self._read(pair)
-            yield pair.name, downscale(hr, self.scale) if lq is None else lq, hr
+            yield pair.name, self._made(pair, hr) if lq is None else lq, hr
 
     def check(self) -> None:
         """Read every file once, so that a wrong one shows now and not in the middle of a run.
@@ -58,12 +60,22 @@ class BenchmarkSet:
         """
         smallest = SSIM_WINDOW + 2 * self.scale
         for pair in self.pairs:
-            height, width, _ = self._read(pair)[1].shape
+            hr = self._read(pair)[1]
+            height, width, _ = hr.shape
             if min(height, width) < smallest:
                 raise LsfdError(
                     f"{pair.hr} has {width}x{height} pixels, too few to score at x{self.scale}: "
                     f"an image needs {smallest}x{smallest}; remove it"
                 )
+            if self.degradation is not None:
+                self._made(pair, hr)
+
+    def _made(self, pair: Pair, hr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the input that is made of an original."""
+        try:
+            return low_resolution(hr, self.scale, self.degradation)
+        except LsfdError as error:
+            raise LsfdError(f"{pair.hr}: {error}") from error
 
     def _read(self, pair: Pair) -> tuple[NDArray[np.uint8] | None, NDArray[np.uint8]]:
         """Return input, where there is a file of it, and cropped original."""
@@ -106,7 +118,11 @@ def find_set(name_or_folder: str, root: Path | None, scale: int) -> BenchmarkSet
 
 
 def set_from_folders(
-    name: str, hr_folders: Sequence[Path], lr_folders: Sequence[Path], scale: int
+    name: str,
+    hr_folders: Sequence[Path],
+    lr_folders: Sequence[Path],
+    scale: int,
+    degradation: Degradation | None = None,
 ) -> BenchmarkSet:
     """Make a set of all images in some folders.
 
@@ -116,6 +132,7 @@ def set_from_folders(
         lr_folders: where the inputs lie, under the same names as the originals or with
             ``x<scale>`` appended; empty: they are made from the originals.
         scale: the factor between input and original.
+        degradation: what happens to inputs that are made, beside the bicubic.
 
     Raises:
         LsfdError: a folder does not exist, there are no originals, an input is missing, or two
@@ -125,9 +142,8 @@ def set_from_folders(
     if not originals:
         raise LsfdError(f"there is no image in {', '.join(map(str, hr_folders))}")
     if not lr_folders:
-        return BenchmarkSet(
-            name, scale, tuple(Pair(image, hr, None) for image, hr in originals.items())
-        )
+        made = tuple(Pair(image, hr, None) for image, hr in originals.items())
+        return BenchmarkSet(name, scale, made, degradation)
     inputs = images_by_name(*lr_folders)
     pairs = []
     for image, hr in originals.items():

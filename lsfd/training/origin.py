@@ -10,6 +10,7 @@ from lsfd.config.load import LoadedOptions
 from lsfd.data.store import Store
 from lsfd.networks.student_file import StudentCard
 from lsfd.training.records import Record
+from lsfd.training.samples import degradation_of
 from lsfd.training.validation import Scores
 
 
@@ -31,9 +32,12 @@ class Origin:
 
     @property
     def data(self) -> str:
-        """Name, size and fingerprint of the training images."""
-        name = self.loaded.options.datasets.train.name
-        return f"{name}: {len(self.store)} images, fingerprint {self.store.fingerprint[:16]}"
+        """Name, size and fingerprint of the training images, and what degrades them."""
+        section = self.loaded.options.datasets.train
+        text = f"{section.name}: {len(self.store)} images, fingerprint "
+        text += self.store.fingerprint[:16]
+        degradation = degradation_of(section)
+        return text if degradation is None else f"{text}, degraded: {degradation}"
 
     def record(self, *, resumed: bool) -> Record:
         """Return the line of ``metrics.jsonl`` with which a run begins or goes on."""

@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from lsfd.config.datasets import TrainSet, ValidationSet
 from lsfd.config.load import LoadedOptions
 from lsfd.data.pack import ensure_store
 from lsfd.data.patches import PatchDataset, StepSampler
 from lsfd.data.store import Store
 from lsfd.data.workers import end_with_parent
+from lsfd.imaging.degradation import Degradation
 from lsfd.training.distributed import Processes
 from lsfd.training.signals import ignore_signals
 
@@ -35,12 +37,19 @@ def training_store(loaded: LoadedOptions, processes: Processes) -> Store:
             Path(section.dataroot_lq[0]) if section.dataroot_lq else None,
             loaded.options.scale,
             section.gt_size if section.skip_small else 0,
+            degradation_of(section),
         )
 
     if processes.is_first:
         store = ensure()
     processes.barrier()
     return store if processes.is_first else ensure()
+
+
+def degradation_of(section: TrainSet | ValidationSet) -> Degradation | None:
+    """Return what happens to a set's LR images beside the bicubic; None: nothing."""
+    options = section.degradation
+    return None if options is None else Degradation(**options.model_dump())
 
 
 def training_loader(

@@ -107,13 +107,13 @@ def describe_teacher(teacher: nn.Module) -> dict[str, str]:
 def describe_samples(options: Options) -> dict[str, Any]:
     """Return what decides which samples a run draws, and how many at once."""
     train = options.datasets.train
-    chosen = {"gt_size", "use_hflip", "use_rot", "skip_small", "batch_size_per_gpu"}
+    chosen = {"gt_size", "use_hflip", "use_rot", "skip_small", "batch_size_per_gpu", "degradation"}
     return {
         "seed": options.manual_seed,
         "scale": options.scale,
         "gt": [str(Path(root).resolve()) for root in train.dataroot_gt],
         "lq": [str(Path(root).resolve()) for root in train.dataroot_lq],
-        **train.model_dump(include=chosen),
+        **train.model_dump(include=chosen, exclude_none=True),
     }
 
 

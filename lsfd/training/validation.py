@@ -16,6 +16,7 @@ from lsfd.evaluation.scores import SetScores
 from lsfd.evaluation.sets import BenchmarkSet, set_from_folders
 from lsfd.imaging.files import write_image
 from lsfd.inference.upscaler import Upscaler
+from lsfd.training.samples import degradation_of
 
 Scores = dict[str, dict[str, float]]
 """Set name -> metric name -> mean score."""
@@ -43,6 +44,7 @@ def validation_sets(loaded: LoadedOptions | LoadedTestOptions) -> list[Benchmark
                 [Path(root) for root in section.dataroot_gt],
                 [Path(root) for root in section.dataroot_lq],
                 loaded.options.scale,
+                degradation_of(section),
             )
             found.check()
             sets.append(found)
