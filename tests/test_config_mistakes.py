@@ -22,7 +22,7 @@ WRONG = {
     "unknown key far from all": (
         "name: run",
         "name: run\nfrobnicate: 1",
-        "line 2, frobnicate: unknown option; valid: compare, datasets,",
+        "line 2, frobnicate: unknown option; valid: compare, compress, datasets,",
     ),
     "BasicSR's key without use": (
         "gt_size: 96",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from lsfd.config.base import Component
+from lsfd.config.datasets import TrainSet, ValidationSet
 from lsfd.config.options import AUTO_TYPE, Options
 from lsfd.config.testing import TestOptions
 from lsfd.config.training import CosineAnnealingRestartLR, MultiStepRestartLR
@@ -16,6 +17,7 @@ Problem = tuple[str, str]
 def problems(options: Options) -> Iterator[Problem]:
     """Yield every rule that ``options`` breaks, as key path and message."""
     yield from _size(options)
+    yield from _degradations({"train": options.datasets.train, **options.datasets.validation})
     yield from _scales(options)
     yield from _teachers(options)
     yield from _losses(options)
@@ -25,6 +27,7 @@ def problems(options: Options) -> Iterator[Problem]:
 
 def test_problems(options: TestOptions) -> Iterator[Problem]:
     """Yield every rule that the options of a test break."""
+    yield from _degradations(options.datasets.validation)
     yield from _differing_scales({"network_g": options.network_g}, options.scale)
 
 
@@ -32,6 +35,17 @@ def _size(options: Options) -> Iterator[Problem]:
     size = options.datasets.train.gt_size
     if size % options.scale:
         yield "datasets.train.gt_size", f"{size} is not a multiple of scale {options.scale}"
+
+
+def _degradations(sets: Mapping[str, TrainSet | ValidationSet]) -> Iterator[Problem]:
+    for name, section in sets.items():
+        key = f"datasets.{name}.degradation"
+        if section.degradation is None:
+            continue
+        if section.dataroot_lq:
+            yield key, "images from dataroot_lq are taken as they are; give one of the two"
+        if not section.degradation.model_dump(exclude_none=True):
+            yield key, "names no degradation; give blur, noise or jpeg, or remove it"
 
 
 def _scales(options: Options) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from lsfd.config.base import (
     Texts,
     listed,
 )
+from lsfd.config.compression import Compress
 from lsfd.config.datasets import Datasets
 from lsfd.config.training import Train
 
@@ -197,3 +198,5 @@ class Options(Section):
     """How the processes of a distributed run find each other."""
     compare: Compare | None = None
     """Several methods side by side, for `lsfd compare`."""
+    compress: Compress | None = None
+    """Block-wise compression of the teacher, for `lsfd compress`."""

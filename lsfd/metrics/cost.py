@@ -37,21 +37,27 @@ def multiply_adds(module: nn.Module, height: int, width: int) -> int:
 
 
 def latency(
-    module: nn.Module, height: int, width: int, device: torch.device, repeats: int = 10
+    module: nn.Module,
+    height: int,
+    width: int,
+    device: torch.device,
+    repeats: int = 10,
+    channels: int = 3,
 ) -> float:
     """Return the median time of one forward pass in seconds, in float32.
 
     Moves the module to the device and leaves it in eval mode. Warm-up runs come first.
 
     Args:
-        module: takes 1 x 3 x H x W.
+        module: takes 1 x channels x H x W.
         height: of the low-resolution input, in pixels.
         width: of the low-resolution input, in pixels.
         device: where to run.
         repeats: how many runs to take the median of.
+        channels: of the input.
     """
     module = module.to(device).eval()
-    lq = torch.rand(1, 3, height, width, device=device)
+    lq = torch.rand(1, channels, height, width, device=device)
     seconds = []
     with torch.no_grad():
         for _ in range(_WARM_UP_RUNS + repeats):

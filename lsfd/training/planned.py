@@ -64,8 +64,8 @@ class PlannedRun:
         if self.option_file.exists() and self.folder.root.exists():
             if self.option_file.read_text(encoding="utf-8") != text:
                 raise LsfdError(
-                    f"{self.folder.root} was begun with other options ({self.option_file}); give "
-                    "the comparison another name, or remove that folder"
+                    f"{self.folder.root} was begun with other options ({self.option_file}); choose "
+                    "another name in the option file, or remove that folder"
                 )
             return
         write_text(self.option_file, text)

@@ -79,6 +79,8 @@ def train(
             overrides = [*overrides, f"name=debug_{loaded.options.name}"]
     if loaded.options.compare is not None:
         raise loaded.error("compare", "this file is for `lsfd compare`; remove it to train")
+    if loaded.options.compress is not None:
+        raise loaded.error("compress", "this file is for `lsfd compress`; remove it to train")
     use_cuda = loaded.options.num_gpu != 0 and torch.cuda.is_available()
     section = loaded.options.dist_params
     processes = distributed.start(launcher, use_cuda, section.backend, section.port)
