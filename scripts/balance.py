@@ -4,10 +4,11 @@
 
 Default weights are chosen by this: weighted, a term should have about a tenth to the whole of the
 pixel loss's gradient. A fresh student learns from the L1 pixel loss alone for some iterations; then
-each method in turn, with its defaults, gets this student. First its stages run, shortened, and the
-student is put back to what it was; then the method's own parameters (regressors, say) learn beside
-the frozen student; then the norms of the gradients on the student's parameters are averaged over
-some batches. The ratios are those of one moment of training: they fall and rise as it goes on.
+each method in turn, with its defaults, gets this student, and peers that learned as it did. First
+its stages run, shortened, and the student is put back to what it was; then the method's own
+parameters (regressors, say) learn beside the frozen student; then the norms of the gradients on the
+student's parameters are averaged over some batches. The ratios are those of one moment of training:
+they fall and rise as it goes on.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from lsfd.training.samples import training_loader, training_store
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ROOT / "options" / "edsr_x4_lsfd.yml"
 Batches = Iterator[dict[str, Tensor]]
+NOT_MEASURED = {"SGN": "its student takes a mixture, as no other method's does"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Pull:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", choices=sorted(DISTILLERS), metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", choices=measurable(), metavar="METHOD")
     parser.add_argument("--opt", type=Path, default=OPTIONS, help="student, teachers, images")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--iterations", type=int, default=200, help="of the student, pixel loss")
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plain = model_of("Plain", given.opt, given.overrides)
     train(plain, batches_of(plain, 0), [Phase(1, plain.options.train.total_iter)], lengths.student)
     pulls = []
-    for method in given.methods or sorted(DISTILLERS):
+    for method in given.methods or measurable():
         model = model_of(method, given.opt, given.overrides)
         pulls += measure(model, method, plain.net_g.state_dict(), lengths)
         print(f"{method} measured", flush=True)
@@ -91,9 +93,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_text(given.json, json.dumps(record(pulls, plain, lengths), indent=1) + "\n")
 
 
+def measurable() -> list[str]:
+    """Return the methods that can learn with the one student that all are measured on."""
+    return sorted(set(DISTILLERS) - set(NOT_MEASURED))
+
+
 def model_of(method: str, file: Path, overrides: Sequence[str]) -> LSFDModel:
-    """Build a method with its defaults, and the networks of an option file; always the same."""
-    loaded = load_options(file, [*overrides, f"distillers=[{{type: {method}}}]"])
+    """Build a method with its defaults, and the networks of an option file; always the same.
+
+    A method that needs peers gets one like the student where the file names none.
+    """
+    overrides = [*overrides, f"distillers=[{{type: {method}}}]"]
+    loaded = load_options(file, overrides)
+    if DISTILLERS[method].needs_peers and not loaded.options.network_p:
+        overrides.append(f"network_p=[{json.dumps(loaded.raw['network_g'])}]")
+        loaded = load_options(file, overrides)
     seed_everything(loaded.options.manual_seed)
     return LSFDModel(loaded)
 
@@ -126,6 +140,8 @@ def measure(model: LSFDModel, method: str, student: dict[str, Any], lengths: Len
     # All methods are measured on the same batches, and learn from those behind them.
     measured = batches_of(model, lengths.student)
     batches = batches_of(model, lengths.student + lengths.measured)
+    if model.peers:
+        train_alone(model, distiller, lengths.student)
     model.net_g.load_state_dict(student)
     before = copy.deepcopy(model.net_g.state_dict())
     phases = short_stages(distiller, method.lower(), lengths.stage)
@@ -135,12 +151,20 @@ def measure(model: LSFDModel, method: str, student: dict[str, Any], lengths: Len
     settle(model, distiller, batches, lengths.settle)
     norms: dict[str, float] = dict.fromkeys(["pixel", *distiller.default_weights], 0.0)
     for number in range(1, lengths.measured + 1):
-        for name, norm in gradient_norms(model, distiller, next(measured), number).items():
+        iteration = lengths.student + number
+        for name, norm in gradient_norms(model, distiller, next(measured), iteration).items():
             norms[name] += norm
     return [
         Pull(method, term, weight, norms[term] / norms["pixel"])
         for term, weight in distiller.weights.items()
     ]
+
+
+def train_alone(model: LSFDModel, distiller: Distiller, iterations: int) -> None:
+    """Let student and peers learn from the pixel loss alone, as the student to measure on did."""
+    weights, distiller.weights = distiller.weights, dict.fromkeys(distiller.weights, 0.0)
+    train(model, batches_of(model, 0), [Phase(1, model.options.train.total_iter)], iterations)
+    distiller.weights = weights
 
 
 def short_stages(distiller: Distiller, name: str, longest: int) -> list[Phase]:

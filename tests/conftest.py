@@ -13,6 +13,7 @@ from option_texts import TEXT
 from skimage import data
 
 from lsfd.config import LoadedOptions, load_options
+from lsfd.distillers.perception import Vgg19
 from lsfd.imaging.files import write_image
 from lsfd.networks.build import build_network
 
@@ -45,6 +46,21 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "teacher.pth"
     torch.save({"params": build_network(TEACHER).state_dict()}, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file like torchvision's, with random weights."""
+    generator = torch.Generator().manual_seed(0)
+    weights = {}
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in Vgg19().state_dict().items()}
+    for name, shape in shapes.items():
+        scale = (2 / shape[1:].numel()) ** 0.5 if name.endswith("weight") else 0.1
+        weights[name] = scale * torch.randn(shape, generator=generator)
+    path = tmp_path_factory.mktemp("vgg") / "weights.pth"
+    torch.save({**weights, "classifier.0.weight": torch.zeros(3)}, path)
+    return str(path)
 
 
 @pytest.fixture

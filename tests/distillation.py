@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,9 @@ from lsfd.networks.taps import TapPair, TappedNetwork, resolve_taps
 
 SCALE = 2
 
+OTHER_STUDENTS = {"SGN": "GatedEDSR"}
+"""Methods that a plain network cannot learn by, and the type of network that can."""
+
 
 def sections_of(method: str, iterations: int) -> dict[str, Any]:
     """What an option file says of a method whose stages take so many iterations each."""
@@ -30,12 +33,15 @@ def sections_of(method: str, iterations: int) -> dict[str, Any]:
     if DISTILLERS[method].needs_peers:
         small = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 6, "num_block": 2}
         sections["network_p"] = [{**small, "upscale": SCALE}]
+    if method in OTHER_STUDENTS:
+        small = {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 3}
+        sections["network_g"] = {"type": OTHER_STUDENTS[method], **small, "upscale": SCALE}
     return sections
 
 
-def edsr(num_feat: int = 6, num_block: int = 3, seed: int = 0) -> nn.Module:
+def edsr(num_feat: int = 6, num_block: int = 3, seed: int = 0, kind: str = "EDSR") -> nn.Module:
     """A small x2 EDSR whose layers are far from zero, so that features differ visibly."""
-    return _network({"type": "EDSR", "num_feat": num_feat, "num_block": num_block}, seed)
+    return _network({"type": kind, "num_feat": num_feat, "num_block": num_block}, seed)
 
 
 def rcan(num_feat: int = 8, seed: int = 0) -> nn.Module:
@@ -67,13 +73,15 @@ class Case:
     teachers: list[TappedNetwork]
     peers: list[TappedNetwork]
     setting: Setting
+    inputs: Callable[[Tensor], dict[str, Tensor]] = lambda _: {}
 
     def batch(self, size: int = 3, height: int = 8, width: int = 10) -> DistillationBatch:
         """Run all networks on random images; no teacher's result carries gradients."""
         generator = torch.Generator().manual_seed(7)
         lq = torch.rand(size, 3, height, width, generator=generator)
         gt = torch.rand(size, 3, SCALE * height, SCALE * width, generator=generator)
-        output, features = self.student(lq)
+        inputs = self.inputs(lq)
+        output, features = self.student(lq, inputs=inputs)
         peers = [peer(lq) for peer in self.peers]
         with torch.no_grad():
             taught = [teacher(lq) for teacher in self.teachers]
@@ -87,6 +95,7 @@ class Case:
             step=1,
             student_network=self.student,
             teacher_networks=self.teachers,
+            inputs=inputs,
             peers=[image.float() for image, _ in peers],
             peer_features=[theirs for _, theirs in peers],
         )
@@ -125,19 +134,20 @@ def _tapped(
     ]
 
 
-def agreeing_case(teachers: int = 1) -> Case:
+def agreeing_case(teachers: int = 1, student: nn.Module | None = None) -> Case:
     """A student that does exactly what its teachers and its peer do, down to the weights."""
-    student = edsr()
+    student = student or edsr()
     copies = [copy.deepcopy(student) for _ in range(teachers)]
     return case(student, copies, [copy.deepcopy(student)])
 
 
 def build(method: type[Distiller], given: Case, **options: Any) -> Distiller:
-    """A distiller for a case, the same whenever it is built; its own taps are placed."""
+    """A distiller for a case, the same whenever it is built; its own taps and inputs are placed."""
     torch.manual_seed(0)
     distiller = method(given.setting, **options)
     taps = [*given.student.taps, *distiller.student_taps()]
     given.student = TappedNetwork(given.student.network, taps)
+    given.inputs = distiller.inputs
     return distiller
 
 

@@ -74,7 +74,11 @@ def test_the_pixel_loss_is_the_measure(
 
 
 @pytest.mark.parametrize("method", sorted(DISTILLERS))
-def test_every_method_is_measured(measure: Callable[[str], dict[str, Any]], method: str) -> None:
+def test_every_method_is_measured(
+    balance: ModuleType, measure: Callable[[str], dict[str, Any]], method: str
+) -> None:
+    if method in balance.NOT_MEASURED:
+        pytest.skip(balance.NOT_MEASURED[method])
     terms = measure(method)
     assert terms.keys() == DISTILLERS[method].default_weights.keys()
     assert all(0 <= term["unweighted"] < float("inf") for term in terms.values())

@@ -14,7 +14,7 @@ from distillation import agreeing_case, build, case, random_batch, setting, term
 from torch import Tensor
 
 from lsfd.distillers import DISTILLERS, DistillationBatch, Setting
-from lsfd.distillers.perception import VGG_LEVEL_WEIGHTS, Vgg19, contrastive_ratio, others
+from lsfd.distillers.perception import VGG_LEVEL_WEIGHTS, contrastive_ratio, others
 from lsfd.errors import LsfdError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "csd.json").read_text())
@@ -31,21 +31,6 @@ def contrastive(batch: DistillationBatch, **options: Any) -> Tensor:
     networks = case()
     batch = replace(batch, student_network=networks.student, teacher_networks=networks.teachers)
     return terms_of(csd(networks.setting, network="teacher", **options), batch)["contrastive"]
-
-
-@pytest.fixture(scope="module")
-def vgg_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A file like torchvision's, with random weights."""
-    generator = torch.Generator().manual_seed(0)
-    weights = {}
-    with torch.device("meta"):
-        shapes = {name: value.shape for name, value in Vgg19().state_dict().items()}
-    for name, shape in shapes.items():
-        scale = (2 / shape[1:].numel()) ** 0.5 if name.endswith("weight") else 0.1
-        weights[name] = scale * torch.randn(shape, generator=generator)
-    path = tmp_path_factory.mktemp("vgg") / "weights.pth"
-    torch.save({**weights, "classifier.0.weight": torch.zeros(3)}, path)
-    return str(path)
 
 
 @pytest.fixture

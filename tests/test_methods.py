@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from distillation import agreeing_case, build, case, edsr, rcan, terms_of, total
+from distillation import OTHER_STUDENTS, agreeing_case, build, case, edsr, rcan, terms_of, total
 from torch import Tensor, nn
 
 from lsfd.distillers import DISTILLERS, Distiller
@@ -17,6 +17,8 @@ from lsfd.errors import LsfdError
 SMALLEST_IS_NOT_ZERO: dict[str, str] = {
     "DUKD": "the student sees altered tiles, and its image is compared with the input as well",
     "FEED": "translators start at random, so that equal features have unequal translations",
+    "ONE": "branches and ensemble learn from the ground truth",
+    "SGN": "two of its objectives compare with the ground truth",
 }
 """Methods whose terms have another minimum than 0, and why."""
 
@@ -29,6 +31,8 @@ TEACHERS_HAVE_AN_ORDER: dict[str, str] = {
 
 MAY_BE_SILENT: dict[str, str] = {
     "FACD": "features of patches where the teacher is not better, as in these tests, count nothing",
+    "ONE": "in these tests branches begin as copies of the student, whose ensemble teaches nothing",
+    "FReTAL": "its feature term is 0 before there is a store, which its stages fill",
 }
 """Methods that have a term of 0 for networks that differ, and why."""
 
@@ -39,6 +43,11 @@ IMAGES_ONLY = {"Plain"}
 @pytest.fixture(params=sorted(DISTILLERS))
 def method(request: pytest.FixtureRequest) -> type[Distiller]:
     return DISTILLERS[request.param]
+
+
+def learner(method: type[Distiller], *size: int) -> nn.Module:
+    """A student for a method."""
+    return edsr(*size, kind=OTHER_STUDENTS.get(method.__name__, "EDSR"))
 
 
 def gradients(module: nn.Module) -> list[Tensor]:
@@ -54,7 +63,7 @@ def test_says_what_it_is_and_where_it_comes_from(method: type[Distiller]) -> Non
 
 
 def test_terms_are_those_declared(method: type[Distiller]) -> None:
-    given = case()
+    given = case(learner(method))
     terms = terms_of(build(method, given), given.batch())
     assert terms.keys() == method.default_weights.keys()
     for value in terms.values():
@@ -65,13 +74,14 @@ def test_terms_are_those_declared(method: type[Distiller]) -> None:
 def test_agreement_costs_nothing(method: type[Distiller]) -> None:
     if method.__name__ in SMALLEST_IS_NOT_ZERO:
         pytest.skip(SMALLEST_IS_NOT_ZERO[method.__name__])
-    given = agreeing_case()
+    given = agreeing_case(student=learner(method))
     for name, value in terms_of(build(method, given), given.batch()).items():
         assert value.item() == pytest.approx(0, abs=1e-6), name
 
 
 def test_zero_features_are_finite(method: type[Distiller]) -> None:
-    given = case()
+    given = case(learner(method))
+    distiller = build(method, given)
     batch = given.batch()
     zeros = {
         name: torch.zeros_like(feature, requires_grad=True)
@@ -81,7 +91,6 @@ def test_zero_features_are_finite(method: type[Distiller]) -> None:
         {name: torch.zeros_like(feature) for name, feature in features.items()}
         for features in batch.teacher_features
     ]
-    distiller = build(method, given)
     flat = replace(batch, student_features=zeros, teacher_features=zero_teachers)
     terms = terms_of(distiller, flat)
     total(terms).backward()
@@ -92,7 +101,7 @@ def test_zero_features_are_finite(method: type[Distiller]) -> None:
 
 
 def test_the_student_learns_and_no_teacher_does(method: type[Distiller]) -> None:
-    given = case(teachers=[edsr(8, 6, seed=1), rcan(seed=2)])
+    given = case(learner(method), teachers=[edsr(8, 6, seed=1), rcan(seed=2)])
     before = [copy.deepcopy(teacher.state_dict()) for teacher in given.teachers]
     distiller = build(method, given)
     optimizer = torch.optim.Adam([*given.student.parameters(), *distiller.parameters()])
@@ -107,12 +116,14 @@ def test_the_student_learns_and_no_teacher_does(method: type[Distiller]) -> None
 
 
 def test_every_parameter_learns(method: type[Distiller]) -> None:
-    """In the method's terms or in one of its stages; anything else would be dead weight."""
-    given = case()
+    """In the method's terms, a stage or a turn of it; anything else would be dead weight."""
+    given = case(learner(method))
     distiller, batch = build(method, given), given.batch()
     total(terms_of(distiller, batch)).backward()
     for stage in distiller.stages():
         total(distiller.stage_terms(stage, given.batch())).backward()
+    for turn in distiller.turns():
+        total(distiller.turn_terms(turn, given.batch())).backward()
     for name, parameter in distiller.named_parameters():
         assert parameter.grad is not None, name
 
@@ -120,7 +131,8 @@ def test_every_parameter_learns(method: type[Distiller]) -> None:
 def test_the_order_of_teachers_does_not_matter(method: type[Distiller]) -> None:
     if method.__name__ in TEACHERS_HAVE_AN_ORDER:
         pytest.skip(TEACHERS_HAVE_AN_ORDER[method.__name__])
-    given = agreeing_case(teachers=2)
+    given = agreeing_case(2, learner(method))
+    distiller = build(method, given)
     batch = given.batch()
     other = [
         {name: 2 * feature + 0.1 for name, feature in batch.teacher_features[0].items()},
@@ -129,7 +141,6 @@ def test_the_order_of_teachers_does_not_matter(method: type[Distiller]) -> None:
     images = [batch.teachers[0] * 0.5, batch.teachers[1] + 0.2]
     one = replace(batch, teachers=images, teacher_features=other)
     two = replace(batch, teachers=images[::-1], teacher_features=other[::-1])
-    distiller = build(method, given)
     first, second = terms_of(distiller, one), terms_of(distiller, two)
     for name, value in first.items():
         torch.testing.assert_close(value, second[name])
@@ -142,20 +153,23 @@ def test_the_order_of_teachers_does_not_matter(method: type[Distiller]) -> None:
 def test_any_widths_depths_and_architectures(
     method: type[Distiller], student: str | tuple[int, int], teacher: str
 ) -> None:
-    learner = rcan() if isinstance(student, str) else edsr(*student)
-    given = case(learner, [edsr(8, 6, seed=1) if teacher == "edsr" else rcan(seed=1)])
+    if isinstance(student, str) and method.__name__ in OTHER_STUDENTS:
+        pytest.skip("the method has a student of its own")
+    small = rcan() if isinstance(student, str) else learner(method, *student)
+    given = case(small, [edsr(8, 6, seed=1) if teacher == "edsr" else rcan(seed=1)])
     loss = total(terms_of(build(method, given), given.batch()))
     loss.backward()
     assert torch.isfinite(loss)
 
 
 def test_bf16(method: type[Distiller]) -> None:
-    given = case()
+    given = case(learner(method))
     distiller = build(method, given)
     with torch.autocast("cpu", torch.bfloat16):
         terms = terms_of(distiller, given.batch())
         stages = [distiller.stage_terms(stage, given.batch()) for stage in distiller.stages()]
-    for each in [terms, *stages]:
+        turns = [distiller.turn_terms(turn, given.batch()) for turn in distiller.turns()]
+    for each in [terms, *stages, *turns]:
         for value in each.values():
             assert value.dtype == torch.float32 and torch.isfinite(value)
         total(each).backward()
@@ -163,7 +177,7 @@ def test_bf16(method: type[Distiller]) -> None:
 
 
 def test_stages_leave_the_teacher_alone(method: type[Distiller]) -> None:
-    given = case()
+    given = case(learner(method))
     distiller = build(method, given)
     names = [stage.name for stage in distiller.stages()]
     assert len(set(names)) == len(names)
@@ -179,18 +193,40 @@ def test_stages_leave_the_teacher_alone(method: type[Distiller]) -> None:
         assert not any(gradients(teacher) for teacher in given.teachers)
 
 
+def test_turns_train_what_they_say(method: type[Distiller]) -> None:
+    """What a turn trains is trained there alone; networks only where the turn says so."""
+    given = case(learner(method))
+    distiller = build(method, given)
+    networks = [given.student, *given.peers]
+    names = [turn.name for turn in distiller.turns()]
+    assert len(set(names)) == len(names)
+    total(terms_of(distiller, given.batch())).backward()
+    common = {id(p) for p in distiller.parameters() if p.grad is not None}
+    for turn in distiller.turns():
+        for module in [*networks, distiller]:
+            module.zero_grad()
+        terms = distiller.turn_terms(turn, given.batch())
+        assert all(value.shape == () and value.dtype == torch.float32 for value in terms.values())
+        total(terms).backward()
+        own = {id(p) for p in distiller.turn_parameters(turn)}
+        assert {id(p) for p in distiller.parameters() if p.grad is not None} == own
+        assert not own & common
+        assert any(gradients(network) for network in networks) == turn.trains_networks
+        assert not any(gradients(teacher) for teacher in given.teachers)
+
+
 def test_the_students_output_is_unaffected(method: type[Distiller]) -> None:
-    given = case()
+    given = case(learner(method))
     image = torch.rand(1, 3, 9, 7)
     with torch.no_grad():
         before = given.student.network(image)
         terms_of(build(method, given), given.batch())
         assert torch.equal(given.student.network(image), before)
-        assert given.student.network.state_dict().keys() == edsr().state_dict().keys()
+        assert given.student.network.state_dict().keys() == learner(method).state_dict().keys()
 
 
 def test_wrong_weights_are_named(method: type[Distiller]) -> None:
-    given = case()
+    given = case(learner(method))
     with pytest.raises(LsfdError, match=r"weights\.featur"):
         build(method, given, weights={"featur": 1.0})
     for term in method.default_weights:

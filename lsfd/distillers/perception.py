@@ -1,4 +1,4 @@
-"""Images compared by a frozen feature network: what contrastive distillation of images shares.
+"""Images compared by a frozen feature network, phi; what contrastive distillation shares.
 
 For features phi_j, j = 1..J, of an anchor image S, a positive T and negatives N_1..N_K:
 
@@ -113,8 +113,8 @@ def load_vgg(path: Path) -> Vgg19:
     return network.float().eval().requires_grad_(False)
 
 
-class PerceptualContrast(nn.Module):
-    """The loss above, averaged over teachers. It has no parameters: phi is never trained.
+class Perception(nn.Module):
+    """The feature network phi. It has no parameters: phi is never trained.
 
     Attributes:
         network: what phi is: ``vgg`` or ``teacher``, also where ``auto`` was asked for.
@@ -147,35 +147,6 @@ class PerceptualContrast(nn.Module):
         # The tuple keeps VGG out of parameters(), checkpoints and the student's optimiser.
         self._vgg = (load_vgg(path),) if network == "vgg" else ()
 
-    def forward(
-        self,
-        batch: DistillationBatch,
-        negatives: Tensor,
-        arrange: Callable[[Tensor], Sequence[Tensor]],
-    ) -> Tensor:
-        """Return the contrastive loss of the student's output against each teacher's.
-
-        Args:
-            batch: gives anchors (the student's output) and positives (the teachers').
-            negatives: M x 3 x sh x sw.
-            arrange: makes of the negatives' features, M x C x h x w, the K negatives of
-                :func:`contrastive_ratio`.
-        """
-        rows, columns = self._window(batch)
-        student, size = batch.student[..., rows, columns], len(batch.student)
-        losses = []
-        for teacher, positives in enumerate(batch.teachers):
-            anchors = self._features(student, batch, teacher)
-            with torch.no_grad():
-                images = torch.cat([positives, negatives])[..., rows, columns]
-                fixed = self._features(images, batch, teacher)
-            ratios = [
-                contrastive_ratio(mine, theirs[:size], arrange(theirs[size:]))
-                for mine, theirs in zip(anchors, fixed, strict=True)
-            ]
-            losses.append((torch.stack(ratios) * self._level_weights(ratios)).sum())
-        return torch.stack(losses).mean()
-
     def get_extra_state(self) -> str:
         """Return what phi is, for the checkpoint."""
         return self.network
@@ -192,7 +163,7 @@ class PerceptualContrast(nn.Module):
                 f"because VGG's weights are there at one time only; set network: {state}"
             )
 
-    def _window(self, batch: DistillationBatch) -> tuple[slice, slice]:
+    def window(self, batch: DistillationBatch) -> tuple[slice, slice]:
         """Return rows and columns of the images that phi looks at."""
         if self._vgg:
             return slice(None), slice(None)
@@ -202,12 +173,53 @@ class PerceptualContrast(nn.Module):
         left = int(torch.randint(columns - width + 1, ()))
         return slice(top, top + height), slice(left, left + width)
 
-    def _features(self, images: Tensor, batch: DistillationBatch, teacher: int) -> list[Tensor]:
+    def features(self, images: Tensor, batch: DistillationBatch, teacher: int) -> list[Tensor]:
+        """Return phi_1 .. phi_J of images, float32; those of one teacher, where phi is one.
+
+        Args:
+            images: N x 3 x H x W in 0..1, of the rows and columns of :meth:`window`.
+            batch: gives the teachers.
+            teacher: which of them.
+        """
         if self._vgg:
             return [level.float() for level in self._vgg[0].to(images.device)(images)]
         _, features = batch.teacher_networks[teacher](images)
         return [features[tap].float() for tap in self._taps[teacher]]
 
-    def _level_weights(self, ratios: Sequence[Tensor]) -> Tensor:
-        weights = VGG_LEVEL_WEIGHTS if self._vgg else [1 / len(ratios)] * len(ratios)
-        return torch.tensor(weights, device=ratios[0].device)
+    def level_weights(self, losses: Sequence[Tensor]) -> Tensor:
+        """Return lambda_1 .. lambda_J for one loss of each level, on their device."""
+        weights = VGG_LEVEL_WEIGHTS if self._vgg else [1 / len(losses)] * len(losses)
+        return torch.tensor(weights, device=losses[0].device)
+
+
+class PerceptualContrast(Perception):
+    """The loss above, averaged over teachers."""
+
+    def forward(
+        self,
+        batch: DistillationBatch,
+        negatives: Tensor,
+        arrange: Callable[[Tensor], Sequence[Tensor]],
+    ) -> Tensor:
+        """Return the contrastive loss of the student's output against each teacher's.
+
+        Args:
+            batch: gives anchors (the student's output) and positives (the teachers').
+            negatives: M x 3 x sh x sw.
+            arrange: makes of the negatives' features, M x C x h x w, the K negatives of
+                :func:`contrastive_ratio`.
+        """
+        rows, columns = self.window(batch)
+        student, size = batch.student[..., rows, columns], len(batch.student)
+        losses = []
+        for teacher, positives in enumerate(batch.teachers):
+            anchors = self.features(student, batch, teacher)
+            with torch.no_grad():
+                images = torch.cat([positives, negatives])[..., rows, columns]
+                fixed = self.features(images, batch, teacher)
+            ratios = [
+                contrastive_ratio(mine, theirs[:size], arrange(theirs[size:]))
+                for mine, theirs in zip(anchors, fixed, strict=True)
+            ]
+            losses.append((torch.stack(ratios) * self.level_weights(ratios)).sum())
+        return torch.stack(losses).mean()
