@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_upscale(verbs)
     _add_methods(verbs)
     _add_compare(verbs)
+    _add_compress(verbs)
+    _add_prune(verbs)
+    _add_quantize(verbs)
+    _add_export(verbs)
     return parser
 
 
@@ -77,11 +81,25 @@ def _add_prepare(verbs: Verbs) -> None:
     )
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     verb.add_argument("--scale", type=int, nargs="+", choices=SCALES, default=[4])
+    degradation = verb.add_argument_group(
+        "degradation", "what happens to the low-resolution images of -i beside the bicubic"
+    )
+    degradation.add_argument(
+        "--blur", type=float, metavar="SIGMA", help="Gaussian before it, in high-resolution pixels"
+    )
+    degradation.add_argument(
+        "--noise", type=float, metavar="SIGMA", help="Gaussian after it, in grey levels"
+    )
+    degradation.add_argument("--jpeg", type=int, metavar="QUALITY", help="1 to 100, at the end")
     verb.add_argument("--workers", type=int, help="processes (default: one for each core)")
     verb.set_defaults(run=_prepare)
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
+    strengths = {name: getattr(arguments, name) for name in ("blur", "noise", "jpeg")}
+    degrades = any(value is not None for value in strengths.values())
+    if degrades and arguments.input is None:
+        raise LsfdError("--blur, --noise and --jpeg go with -i, the images that are degraded")
     if arguments.embedded:
         from lsfd.data.embedded import write_embedded
 
@@ -94,9 +112,14 @@ def _prepare(arguments: argparse.Namespace) -> int:
             print(fetch_set(name, arguments.output))
         return 0
     from lsfd.data.prepare import prepare_pairs
+    from lsfd.imaging.degradation import Degradation
 
     report = prepare_pairs(
-        arguments.input, arguments.output, arguments.scale, workers=arguments.workers
+        arguments.input,
+        arguments.output,
+        arguments.scale,
+        workers=arguments.workers,
+        degradation=Degradation(**strengths) if degrades else None,
     )
     print(report)
     return 0
@@ -231,16 +254,23 @@ def _add_upscale(verbs: Verbs) -> None:
     verb.add_argument("--suffix", default="", help="added to each file name")
     verb.add_argument("--format", metavar="EXT", help="png, jpg ... (default: as the input)")
     verb.add_argument("--resume", action="store_true", help="skip files that are there already")
+    verb.add_argument(
+        "--mix", metavar="NAME=SHARE,...",
+        help="mixture of objectives, for a student that SGN trained: fidelity=0.7,perceptual=0.3",
+    )  # fmt: skip
     _add_device_arguments(verb, precision="auto")
     verb.set_defaults(run=_upscale)
 
 
 def _upscale(arguments: argparse.Namespace) -> int:
     from lsfd.inference.folder import upscale_path
+    from lsfd.inference.mixture import choose_mixture, parse_mixture
     from lsfd.inference.upscaler import Upscaler
     from lsfd.networks.student_file import load_any
 
     network, card = load_any(arguments.weights)
+    if arguments.mix is not None:
+        choose_mixture(network, parse_mixture(arguments.mix))
     upscaler = Upscaler(
         network,
         card.scale,
@@ -307,6 +337,106 @@ def _compare(arguments: argparse.Namespace) -> int:
         jobs=arguments.jobs,
         keep_teacher_results=not arguments.no_teacher_cache,
     )
+
+
+def _add_compress(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "compress",
+        help="make a smaller network of a teacher, within a budget",
+        description="Train smaller forms of the teacher's blocks, choose the best that keep the "
+        "budget together, assemble and fine-tune them. The same command goes on where it was "
+        "stopped; another budget takes the same candidates.",
+    )
+    _add_options_arguments(verb)
+    verb.add_argument(
+        "--budget", required=True, metavar="KIND=LIMIT",
+        help="params=300k, madds=12G (for an output of 1280x720), latency_ms=25@640x360",
+    )  # fmt: skip
+    verb.add_argument("--no-finetune", action="store_true", help="stop when it is assembled")
+    verb.set_defaults(run=_compress)
+
+
+def _compress(arguments: argparse.Namespace) -> int:
+    from lsfd.training.compress import compress
+
+    return compress(
+        arguments.opt,
+        arguments.overrides,
+        arguments.budget,
+        finetune=not arguments.no_finetune,
+    )
+
+
+def _add_file_arguments(verb: argparse.ArgumentParser, result: str) -> None:
+    verb.add_argument("-w", "--weights", type=Path, required=True, metavar="FILE")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=result)
+
+
+def _add_prune(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "prune",
+        help="take the least important channels out of an EDSR",
+        description="Take the channels with the smallest weights out of an EDSR's blocks and "
+        "upsampler. Fine-tune what is left: options/efficient/edsr_x4_pruned.yml.",
+    )
+    _add_file_arguments(verb, "the smaller network, .safetensors")
+    verb.add_argument("--amount", type=float, default=0.5, metavar="SHARE", help="default: 0.5")
+    verb.add_argument(
+        "--uniform", action="store_true",
+        help="take the same share out of every block, instead of ranking all blocks together",
+    )  # fmt: skip
+    verb.set_defaults(run=_prune)
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    from lsfd.networks.pruning import prune_file
+
+    report = prune_file(
+        arguments.weights, arguments.amount, arguments.output, uniform=arguments.uniform
+    )
+    print(report)
+    return 0
+
+
+def _add_quantize(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "quantize",
+        help="make an EDSR compute as if in integers",
+        description="Quantise an EDSR, with ranges from some images. Train it further with "
+        "options/efficient/edsr_x4_quantized.yml; lsfd export makes integers of it.",
+    )
+    _add_file_arguments(verb, "the quantised network, .safetensors")
+    verb.add_argument(
+        "-i", "--images", type=Path, required=True, metavar="DIR", help="such as will be enlarged"
+    )
+    verb.add_argument("--bits", type=int, default=8, metavar="N", help="default: 8")
+    verb.set_defaults(run=_quantize)
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    from lsfd.networks.post_training import quantize_file
+
+    print(quantize_file(arguments.weights, arguments.images, arguments.bits, arguments.output))
+    return 0
+
+
+def _add_export(verbs: Verbs) -> None:
+    verb = verbs.add_parser(
+        "export",
+        help="write a network as ONNX; a quantised one with integer kernels",
+        description="Needs the extra onnx: pip install lsfd[onnx].",
+    )
+    _add_file_arguments(verb, "the ONNX file, .onnx")
+    verb.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from lsfd.inference.onnx import export_onnx
+    from lsfd.networks.student_file import load_any
+
+    export_onnx(load_any(arguments.weights)[0], arguments.output)
+    print(f"{arguments.output}: for images of any size")
+    return 0
 
 
 def _show(text: str, result: object, file: Path | None) -> int:

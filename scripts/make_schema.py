@@ -67,7 +67,9 @@ def network_schema(network: type[Any]) -> dict[str, Any]:
         for name, parameter in parameters.items()
         if parameter.default is not parameter.empty and inspect.isclass(parameter.default)
     ]
-    schema = arguments_schema(network, described_arguments(network.__doc__), ignore=layers)
+    # BasicSR describes arguments in the class's docstring, this package in the constructor's.
+    described = described_arguments(network.__doc__) | described_arguments(network.__init__.__doc__)
+    schema = arguments_schema(network, described, ignore=layers)
     schema["description"] = _first_line(network)
     schema["additionalProperties"] = False  # What SwinIR takes as **kwargs, it ignores.
     return schema
@@ -89,7 +91,7 @@ def option_file_schema() -> dict[str, Any]:
         {
             name: network_schema(network)
             for name, network in networks.items()
-            if network.__module__.startswith("basicsr.")
+            if network.__module__.startswith(("basicsr.", "lsfd."))
         },
     )
 

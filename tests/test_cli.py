@@ -24,7 +24,7 @@ from lsfd.training.records import read_records
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = [ROOT / "lsfd" / "train.py", ROOT / "lsfd" / "test.py"]
-VERBS = ["prepare", "train", "test", "benchmark", "score", "upscale"]
+VERBS = ["prepare", "train", "test", "benchmark", "score", "upscale", "compress"]
 MEANS = {"psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"}
 
 Options = Callable[..., dict[str, Any]]

@@ -48,7 +48,7 @@ def test_every_method_has_a_file() -> None:
 def test_file_is_valid_down_to_the_arguments(file: Path) -> None:
     loaded = load(file)
     assert loaded.options.name == file.stem
-    schema = "../schema.json" if file.parent == METHODS else "schema.json"
+    schema = "schema.json" if file.parent == ROOT / "options" else "../schema.json"
     assert file.read_text().startswith(f"# yaml-language-server: $schema={schema}\n")
     build_network(loaded.raw["network_g"])
     for teacher in loaded.options.network_t:
@@ -61,10 +61,16 @@ def test_file_is_valid_down_to_the_arguments(file: Path) -> None:
 
 
 EQUAL = ("scale", "manual_seed", "datasets", "network_g", "train", "val")
+NOT_COMPARED = {
+    "edsr_x4_fretal": "adapts a student that is trained already, to other images",
+    "edsr_x4_sgn": "its student takes a mixture, and has no pixel loss of its own",
+}
 
 
 @pytest.mark.parametrize("file", sorted(METHODS.glob("*.yml")), ids=lambda file: file.stem)
 def test_methods_are_compared_at_equal_budget(file: Path) -> None:
+    if file.stem in NOT_COMPARED:
+        pytest.skip(NOT_COMPARED[file.stem])
     other, lsfd = load(file).options, load(ROOT / "options" / "edsr_x4_lsfd.yml").options
     for section in EQUAL:
         assert getattr(other, section) == getattr(lsfd, section), section

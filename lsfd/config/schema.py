@@ -10,6 +10,9 @@ from lsfd.config.options import AUTO_TYPE, Options
 
 Schema = dict[str, Any]
 
+COMPLETE = "CompleteComponent"
+"""Definition of what a network has to name in a file that extends no other one."""
+
 
 def json_schema(
     distillers: Mapping[str, Schema] | None = None, networks: Mapping[str, Schema] | None = None
@@ -31,6 +34,7 @@ def json_schema(
         definitions["Teacher"] = _one_of(common, {**auto, **networks}, definitions)
         definitions["Component"] = _one_of(common, networks, definitions)
         schema["properties"]["network_t"] = _pointed_at_teacher(schema["properties"]["network_t"])
+        definitions[COMPLETE] = _asks_for_arguments(networks)
     _accept_extends(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_untitled(schema)}
 
@@ -42,14 +46,36 @@ def _accept_extends(schema: Schema) -> None:
         "description": "Option file that this one builds on, as a path from this file; mappings "
         "are merged, everything else takes the place of what that file has.",
     }
-    schema["anyOf"] = [{"required": [EXTENDS]}, {"required": schema.pop("required")}]
+    whole: Schema = {"required": schema.pop("required")}
+    if COMPLETE in schema["$defs"]:
+        reference = {"$ref": f"#/$defs/{COMPLETE}"}
+        whole["properties"] = {
+            "network_g": reference,
+            "network_t": {**reference, "items": reference},
+            "network_p": {**reference, "items": reference},
+        }
+    schema["anyOf"] = [{"required": [EXTENDS]}, whole]
     for definition in schema["$defs"].values():
         if "type" not in definition.get("required", []):
             definition.pop("required", None)
 
 
+def _asks_for_arguments(networks: Mapping[str, Schema]) -> Schema:
+    """Return a schema that asks for what a network of the type that is named cannot do without."""
+    return {
+        "allOf": [
+            {
+                "if": {"properties": {"type": {"const": name}}, "required": ["type"]},
+                "then": {"required": arguments["required"]},
+            }
+            for name, arguments in sorted(networks.items())
+            if arguments.get("required")
+        ]
+    }
+
+
 def _one_of(common: Schema, types: Mapping[str, Schema], definitions: Schema) -> Schema:
-    """Return a schema that asks for the arguments of the type that is named."""
+    """Return a schema that knows the arguments of the type that is named."""
     branches = []
     for name, arguments in sorted(types.items()):
         definitions.update(arguments.get("$defs", {}))
@@ -65,7 +91,7 @@ def _one_of(common: Schema, types: Mapping[str, Schema], definitions: Schema) ->
                         "description": common["properties"]["type"]["description"],
                     },
                 },
-                "required": ["type", *arguments.get("required", [])],
+                "required": ["type"],
                 "additionalProperties": arguments.get("additionalProperties", False),
             }
         )

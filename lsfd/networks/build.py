@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import lsfd.compat  # noqa: F401
@@ -13,7 +13,15 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
 
 from lsfd.errors import LsfdError, nearest
-from lsfd.networks import sparse_sr  # noqa: F401  # Puts itself into the registry.
+
+# They put themselves into the registry.
+from lsfd.networks import (  # noqa: F401
+    cheap_edsr,
+    gated_edsr,
+    quantized_edsr,
+    slim_edsr,
+    sparse_sr,
+)
 from lsfd.networks.trial import evaluating, trial_input
 
 BASICSR_SR_NETWORKS = frozenset(
@@ -23,6 +31,7 @@ BASICSR_SR_NETWORKS = frozenset(
 
 _IMAGE_CHANNELS = frozenset({"num_in_ch", "num_out_ch", "in_channels", "out_channels", "in_chans"})
 _REAL_NUMBERS = frozenset({"res_scale"})  # Their default is written as an int.
+_COUNTS_OR_NOTHING = frozenset({"upsample_width"})
 _SWITCHES = frozenset({"with_idt"})
 _WORDS = frozenset({"act_type"})
 _LARGEST_COUNT = 4096
@@ -148,6 +157,9 @@ def _complaint(key: str, value: object, default: object) -> str | None:
     """
     if key in _IMAGE_CHANNELS:
         return None if value == 3 and _is_count(value) else "3 (images are RGB)"
+    if key in _COUNTS_OR_NOTHING:
+        good = value is None or _is_count(value)
+        return None if good else f"a whole number in 1..{_LARGEST_COUNT} or nothing"
     if isinstance(default, bool) or key in _SWITCHES:
         return None if isinstance(value, bool) else "true or false"
     if isinstance(default, str) or key in _WORDS:
@@ -155,11 +167,7 @@ def _complaint(key: str, value: object, default: object) -> str | None:
     if isinstance(default, float) or key in _REAL_NUMBERS:
         return None if _is_real(value) else "a finite number"
     if isinstance(default, (tuple, list)):
-        counts = all(isinstance(item, int) for item in default)
-        good = isinstance(value, (tuple, list)) and all(
-            _is_count(item) if counts else _is_real(item) for item in value
-        )
-        return None if good else f"a list of {'counts' if counts else 'numbers'}"
+        return _complaint_about_items(value, default)
     if isinstance(default, int) or default is inspect.Parameter.empty:
         largest = _LARGEST_COUNTS.get(key, _LARGEST_COUNT)
         return None if _is_count(value, largest) else f"a whole number in 1..{largest}"
@@ -168,12 +176,29 @@ def _complaint(key: str, value: object, default: object) -> str | None:
     return "left out (it cannot be set from options)"
 
 
+def _complaint_about_items(value: object, default: Collection[object]) -> str | None:
+    kind: str
+    good: Callable[[Any], bool]
+    if all(isinstance(item, int) for item in default):
+        kind, good = "counts", _is_count
+    elif all(isinstance(item, str) for item in default):
+        kind, good = "names", _is_name
+    else:
+        kind, good = "numbers", _is_real
+    fits = isinstance(value, (tuple, list)) and all(good(item) for item in value)
+    return None if fits else f"a list of {kind}"
+
+
 def _is_count(value: object, largest: int = _LARGEST_COUNT) -> bool:
     return type(value) is int and 1 <= value <= largest
 
 
 def _is_real(value: object) -> bool:
     return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _kind(value: object) -> str:
