@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import write_options
 
@@ -243,8 +244,8 @@ def test_prepare_then_benchmark_then_upscale_then_score(
     exact = ["--device", "cpu", "--precision", "fp32", "--suffix", "x2"]
     assert main(["upscale", *arguments, *exact]) == 0
     for image in ("astronaut", "chelsea"):
-        expected = (pictures / "Photos" / "student" / f"{image}.png").read_bytes()
-        assert (upscaled / f"{image}x2.png").read_bytes() == expected
+        expected = read_image(pictures / "Photos" / "student" / f"{image}.png")
+        assert np.array_equal(read_image(upscaled / f"{image}x2.png"), expected)
 
     file = tmp_path / "score.json"
     arguments = ["--sr", str(upscaled), "--hr", str(pairs / "HR"), "--scale", "2"]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,20 @@ from numpy.typing import NDArray
 
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import read_image, write_image
+from lsfd.imaging.raster import Raster
 from lsfd.inference.folder import upscale_path
+
+
+class Doubler:
+    """Repeats pixels."""
+
+    scale = 2
+
+    def enlarge(
+        self, source: Raster, target: Raster, progress: Callable[[float], None] | None = None
+    ) -> None:
+        height, width, _ = source.shape
+        target.write(0, 0, double(source.read(0, height, 0, width)))
 
 
 def double(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -38,15 +53,15 @@ def files(folder: Path) -> set[str]:
 
 def test_a_tree_keeps_its_shape(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    report = upscale_path(source, out, double)
-    assert files(out) == {"cat.png", "deep/er/dog.png"}
-    assert set(report.done) == {out / "cat.png", out / "deep/er/dog.png"}
+    report = upscale_path(source, out, Doubler())
+    assert files(out) == {"cat.png", "deep/er/dog.bmp"}
+    assert set(report.done) == {out / "cat.png", out / "deep/er/dog.bmp"}
     assert np.array_equal(read_image(out / "cat.png"), double(picture(1)))
-    assert np.array_equal(read_image(out / "deep/er/dog.png"), double(picture(2)))
+    assert np.array_equal(read_image(out / "deep/er/dog.bmp"), double(picture(2)))
 
 
 def test_files_that_are_no_image_are_named(source: Path, tmp_path: Path) -> None:
-    report = upscale_path(source, tmp_path / "out", double)
+    report = upscale_path(source, tmp_path / "out", Doubler())
     assert report.skipped == [source / "notes.txt"]
     assert list(report.failed) == [source / "deep" / "fake.png"]
     counts, skipped, failed = str(report).splitlines()
@@ -58,49 +73,50 @@ def test_files_that_are_no_image_are_named(source: Path, tmp_path: Path) -> None
 def test_an_image_that_cannot_be_upscaled_does_not_stop_the_rest(
     source: Path, tmp_path: Path
 ) -> None:
-    def picky(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if image.shape[0] == 5:
-            raise LsfdError("five rows are too many")
-        return double(image)
+    class Picky(Doubler):
+        def enlarge(self, source: Raster, target: Raster, progress: Any = None) -> None:
+            if source.shape[0] == 5:
+                raise LsfdError("five rows are too many")
+            super().enlarge(source, target)
 
-    report = upscale_path(source, tmp_path / "out", picky)
+    report = upscale_path(source, tmp_path / "out", Picky())
     assert report.failed[source / "cat.png"] == "five rows are too many"
-    assert files(tmp_path / "out") == {"deep/er/dog.png"}
+    assert files(tmp_path / "out") == {"deep/er/dog.bmp"}
 
 
 def test_suffix_and_format(source: Path, tmp_path: Path) -> None:
-    upscale_path(source, tmp_path / "out", double, suffix="_x2", extension=None)
+    upscale_path(source, tmp_path / "out", Doubler(), suffix="_x2")
     assert files(tmp_path / "out") == {"cat_x2.png", "deep/er/dog_x2.bmp"}
-    upscale_path(source, tmp_path / "webp", double, extension="webp")
+    upscale_path(source, tmp_path / "webp", Doubler(), extension="webp")
     assert files(tmp_path / "webp") == {"cat.webp", "deep/er/dog.webp"}
     with pytest.raises(LsfdError, match=r"'pgn' is no image format.*did you mean '\.png'"):
-        upscale_path(source, tmp_path / "other", double, extension="pgn")
+        upscale_path(source, tmp_path / "other", Doubler(), extension="pgn")
 
 
 def test_one_file(source: Path, tmp_path: Path) -> None:
-    upscale_path(source / "cat.png", tmp_path / "big.bmp", double, suffix="_x2")
+    upscale_path(source / "cat.png", tmp_path / "big.bmp", Doubler(), suffix="_x2")
     assert np.array_equal(read_image(tmp_path / "big.bmp"), double(picture(1)))
-    upscale_path(source / "cat.png", tmp_path / "folder", double, suffix="_x2")
+    upscale_path(source / "cat.png", tmp_path / "folder", Doubler(), suffix="_x2")
     assert files(tmp_path / "folder") == {"cat_x2.png"}
 
 
 def test_existing_outputs_are_overwritten_unless_resumed(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_image(out / "cat.png", picture(3))
-    report = upscale_path(source, out, double, resume=True)
+    report = upscale_path(source, out, Doubler(), resume=True)
     assert report.kept == [out / "cat.png"]
-    assert report.done == [out / "deep/er/dog.png"]
+    assert report.done == [out / "deep/er/dog.bmp"]
     assert np.array_equal(read_image(out / "cat.png"), picture(3))
-    report = upscale_path(source, out, double)
+    report = upscale_path(source, out, Doubler())
     assert not report.kept
     assert np.array_equal(read_image(out / "cat.png"), double(picture(1)))
 
 
 def test_outputs_inside_the_source_are_not_read(source: Path) -> None:
     out = source / "results"
-    upscale_path(source, out, double)
-    report = upscale_path(source, out, double)
-    assert files(out) == {"cat.png", "deep/er/dog.png"}
+    upscale_path(source, out, Doubler())
+    report = upscale_path(source, out, Doubler())
+    assert files(out) == {"cat.png", "deep/er/dog.bmp"}
     assert len(report.done) == 2
     assert np.array_equal(read_image(out / "cat.png"), double(picture(1)))
 
@@ -108,42 +124,42 @@ def test_outputs_inside_the_source_are_not_read(source: Path) -> None:
 def test_inputs_are_never_replaced(source: Path) -> None:
     before = read_image(source / "cat.png")
     with pytest.raises(LsfdError, match="among the inputs"):
-        upscale_path(source, source, double, suffix="_x2")
+        upscale_path(source, source, Doubler(), suffix="_x2")
     with pytest.raises(LsfdError, match="would replace an input"):
-        upscale_path(source / "cat.png", source, double)
+        upscale_path(source / "cat.png", source, Doubler())
     with pytest.raises(LsfdError, match="would replace an input"):
-        upscale_path(source / "cat.png", source / "cat.png", double)
+        upscale_path(source / "cat.png", source / "cat.png", Doubler())
     write_image(source / "in" / "in" / "cat.png", picture(4))
     write_image(source / "in" / "cat.png", picture(5))
     with pytest.raises(LsfdError, match="would replace an input"):
-        upscale_path(source / "in", source, double)
+        upscale_path(source / "in", source, Doubler())
     assert np.array_equal(read_image(source / "cat.png"), before)
 
 
 def test_two_inputs_with_one_output_are_refused(source: Path, tmp_path: Path) -> None:
     write_image(source / "cat.bmp", picture(3))
     with pytest.raises(LsfdError, match=r"cat\.bmp and .*cat\.png would both be written"):
-        upscale_path(source, tmp_path / "out", double)
+        upscale_path(source, tmp_path / "out", Doubler(), extension="png")
     assert not (tmp_path / "out").exists()
-    assert len(upscale_path(source, tmp_path / "out", double, extension=None).done) == 3
+    assert len(upscale_path(source, tmp_path / "out", Doubler()).done) == 3
 
 
 def test_nothing_to_upscale(tmp_path: Path) -> None:
     with pytest.raises(LsfdError, match="absent does not exist"):
-        upscale_path(tmp_path / "absent", tmp_path / "out", double)
+        upscale_path(tmp_path / "absent", tmp_path / "out", Doubler())
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "a.txt").write_text("")
     with pytest.raises(LsfdError, match=r"no image in .*empty"):
-        upscale_path(tmp_path / "empty", tmp_path / "out", double)
+        upscale_path(tmp_path / "empty", tmp_path / "out", Doubler())
 
 
 def test_outputs_need_a_folder(source: Path, tmp_path: Path) -> None:
     with pytest.raises(LsfdError, match=r"the output folder .*notes\.txt cannot be made"):
-        upscale_path(source, source / "notes.txt", double)
+        upscale_path(source, source / "notes.txt", Doubler())
     with pytest.raises(LsfdError, match=r"'\.gif' is no image format.*; a folder of that name"):
-        upscale_path(source / "cat.png", tmp_path / "cat.gif", double)
+        upscale_path(source / "cat.png", tmp_path / "cat.gif", Doubler())
     (tmp_path / "photos.v2").mkdir()
-    upscale_path(source / "cat.png", tmp_path / "photos.v2", double)
+    upscale_path(source / "cat.png", tmp_path / "photos.v2", Doubler())
     assert files(tmp_path / "photos.v2") == {"cat.png"}
 
 
@@ -155,5 +171,5 @@ def test_an_interrupted_write_leaves_nothing_behind(
 
     monkeypatch.setattr(os, "replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        upscale_path(source, tmp_path / "out", double)
+        upscale_path(source, tmp_path / "out", Doubler())
     assert files(tmp_path / "out") == set()

@@ -118,14 +118,15 @@ def test_a_tile_brings_its_overlap_and_no_more() -> None:
 
 def test_large_outputs_are_tiled_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upscaler_module, "WHOLE_IMAGE_PIXELS", 20 * 20 * 4)
-    monkeypatch.setattr(upscaler_module, "AUTO_TILE", 16 * 2)
+    monkeypatch.setattr(upscaler_module, "budget", lambda device: 16 * 16)
+    monkeypatch.setattr(upscaler_module, "bytes_per_pixel", lambda network: 1)
     network = Nearest()
     upscale = Upscaler(network, 2, CPU)
     upscale(image(20, 20))
     assert network.sizes == [(20, 20)]
     lq = image(20, 21)
     assert np.array_equal(upscale(lq), lq.repeat(2, 0).repeat(2, 1))
-    assert len(network.sizes) == 1 + 4
+    assert network.sizes[-4:] == [(16, 16), (16, 5), (4, 16), (4, 5)]
 
 
 def swinir() -> SwinIR:

@@ -1,17 +1,40 @@
-"""Upscaling image files: one, or a whole folder tree."""
+"""Upscaling image files: one, or whole folder trees."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lsfd.errors import LsfdError, nearest
-from lsfd.imaging.files import IMAGE_EXTENSIONS, read_image, write_image
+from lsfd.errors import LsfdError
+from lsfd.imaging.picture import Picture, read_picture
+from lsfd.imaging.picture_files import format_of, write_picture
+from lsfd.imaging.raster import Raster
+from lsfd.imaging.target_size import TargetSize
+from lsfd.inference.naming import plan
+
+_BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}{postfix}]"
+)
+
+
+class Enlarger(Protocol):
+    """What :class:`~lsfd.inference.upscaler.Upscaler` is here."""
+
+    scale: int
+
+    def enlarge(
+        self, source: Raster, target: Raster, progress: Callable[[float], None] | None = None
+    ) -> None:
+        """Fill ``target`` with ``source`` made ``scale`` times as large."""
 
 
 @dataclass
@@ -44,78 +67,43 @@ class FolderReport:
 
 
 def upscale_path(
-    source: Path,
+    source: Path | Sequence[Path],
     out: Path,
-    upscaler: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    enlarger: Enlarger,
     suffix: str = "",
-    extension: str | None = "png",
+    extension: str | None = None,
     resume: bool = False,
+    size: TargetSize | None = None,
 ) -> FolderReport:
-    """Upscale an image, or all images of a folder tree.
+    """Upscale an image, or all images of a folder tree or a pattern.
 
-    Every output is written atomically. A file that cannot be used is named in the report and
-    does not stop the others; what is no image by its name (a text among the photographs) is no
-    failure. Hidden files are left alone.
+    While the network runs on one image, the next is read and the one before is written. Every
+    output is written atomically. A file that cannot be used is named in the report and does not
+    stop the others; what is no image by its name (a text among the photographs) is no failure.
+    Hidden files are left alone.
 
     Args:
-        source: an image file or a folder.
-        out: for a folder, the folder that takes the same tree; for a file, a file name with an
-            image extension (which then counts instead of ``suffix`` and ``extension``), or a
-            folder; one with a dot in its name has to exist.
-        upscaler: turns a uint8 H x W x 3 RGB image into a larger one.
-        suffix: put behind each file name, before the extension: ``_x4`` makes ``cat_x4.png``.
-        extension: of the outputs, without dot; None: that of each input.
+        source: one or several, see :func:`~lsfd.inference.naming.plan`.
+        out: as there.
+        enlarger: does the work.
+        suffix: as there.
+        extension: as there.
         resume: keep outputs that exist instead of writing them anew.
+        size: what to shrink the enlarged images to; None: nothing.
 
     Raises:
         LsfdError: the source does not exist or has no image, two inputs would be written to one
             file, or an output would replace an input.
     """
-    files = _files(source, out)
-    images = {path: name for path, name in files.items() if _is_image(path)}
-    if not images:
-        raise LsfdError(f"there is no image in {source}")
-    outputs = _outputs(images, _target_names(source, out, suffix, extension))
-    _make_folders({target.parent for target in outputs.values()})
-    report = FolderReport(skipped=[path for path in files if path not in images])
-    with tqdm(outputs.items(), "upscale", unit="image", disable=None) as bar:
-        for image_path, out_path in bar:
-            bar.set_postfix_str(image_path.name)
-            if resume and out_path.exists():
-                report.kept.append(out_path)
-                continue
-            try:
-                write_image(out_path, upscaler(read_image(image_path)))
-            except LsfdError as error:
-                report.failed[image_path] = str(error)
-            else:
-                report.done.append(out_path)
+    planned = plan([source] if isinstance(source, Path) else source, out, suffix, extension)
+    _make_folders({target.parent for target in planned.outputs.values()})
+    report = FolderReport(skipped=planned.skipped)
+    jobs = dict(planned.outputs)
+    if resume:
+        report.kept = [target for target in jobs.values() if target.exists()]
+        jobs = {image: target for image, target in jobs.items() if not target.exists()}
+    _run(jobs, enlarger, size, report)
     return report
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_EXTENSIONS
-
-
-def _target_names(
-    source: Path, out: Path, suffix: str, extension: str | None
-) -> Callable[[Path], Path]:
-    """Return what gives the output file for the path of an input relative to the source."""
-    if source.is_file() and not out.is_dir() and out.suffix:
-        if not _is_image(out):
-            raise LsfdError(
-                f"{out}: '{out.suffix}' is no image format that can be written"
-                f"{nearest(out.suffix, IMAGE_EXTENSIONS)}; a folder of that name has to be made "
-                "before"
-            )
-        return lambda relative: out
-    ending = None if extension is None else f".{extension.removeprefix('.').lower()}"
-    if ending is not None and ending not in IMAGE_EXTENSIONS:
-        hint = nearest(ending, IMAGE_EXTENSIONS)
-        raise LsfdError(f"'{extension}' is no image format that can be written{hint}")
-    return lambda relative: (
-        out / relative.parent / f"{relative.stem}{suffix}{ending or relative.suffix}"
-    )
 
 
 def _make_folders(folders: set[Path]) -> None:
@@ -128,38 +116,121 @@ def _make_folders(folders: set[Path]) -> None:
             ) from error
 
 
-def _outputs(images: dict[Path, Path], target_name: Callable[[Path], Path]) -> dict[Path, Path]:
-    """Return the output of each input, which are all different and none of the inputs."""
-    inputs: dict[Path, Path] = {}
-    for path, relative in images.items():
-        target = target_name(relative)
-        if target in inputs:
-            raise LsfdError(
-                f"{inputs[target]} and {path} would both be written to {target}; rename one of "
-                "them, or keep the format of the inputs"
-            )
-        inputs[target] = path
-    originals = {path.resolve() for path in images}
-    for target in inputs:
-        if target.resolve() in originals:
-            raise LsfdError(f"the output {target} would replace an input; choose another folder")
-    return {path: target for target, path in inputs.items()}
+def _run(
+    jobs: Mapping[Path, Path], enlarger: Enlarger, size: TargetSize | None, report: FolderReport
+) -> None:
+    """Read, enlarge and write images, each in a thread of its own, one image apart."""
+    with (
+        ThreadPoolExecutor(1, "read") as reader,
+        ThreadPoolExecutor(1, "write") as writer,
+        _Progress(len(jobs)) as progress,
+    ):
+        unwritten: tuple[Path, Path, Future[None]] | None = None
+        for image, target, reading in _read_ahead(reader, jobs):
+            with _noting(image, report):
+                given = reading.result()
+                height, width, _ = given.raster.shape
+                progress.begin(image.name, height * width * enlarger.scale**2)
+                enlarged = _enlarged(given, target, enlarger, progress.tell)
+                final = None if size is None else size.of(width, height, enlarger.scale)
+                _finish(unwritten, report)
+                writing = writer.submit(_write, target, enlarged, final)
+                unwritten = image, target, writing
+            progress.end()
+        _finish(unwritten, report)
 
 
-def _files(source: Path, out: Path) -> dict[Path, Path]:
-    """Return the files of the source with their paths relative to it, without those in ``out``."""
-    if source.is_file():
-        return {source: Path(source.name)}
-    if not source.is_dir():
-        raise LsfdError(f"{source} does not exist; give an image file or a folder")
-    home, own = source.resolve(), out.resolve()
-    if own == home:
-        raise LsfdError(f"the outputs cannot go among the inputs in {source}; give another folder")
-    files = {path: path.relative_to(source) for path in sorted(source.rglob("*"))}
-    return {
-        path: relative
-        for path, relative in files.items()
-        if path.is_file()
-        and not any(part.startswith(".") for part in relative.parts)
-        and not (own.is_relative_to(home) and path.resolve().is_relative_to(own))
-    }
+def _read_ahead(
+    reader: ThreadPoolExecutor, jobs: Mapping[Path, Path]
+) -> Iterator[tuple[Path, Path, Future[Picture]]]:
+    """Yield each image when the reading of the next one has begun."""
+    waiting: tuple[Path, Path, Future[Picture]] | None = None
+    for image, target in jobs.items():
+        following = image, target, reader.submit(read_picture, image, target.parent)
+        if waiting is not None:
+            yield waiting
+        waiting = following
+    if waiting is not None:
+        yield waiting
+
+
+def _enlarged(
+    given: Picture, target: Path, enlarger: Enlarger, progress: Callable[[float], None]
+) -> Picture:
+    """Return a picture enlarged; that which was given is closed."""
+    source = given.raster
+    try:
+        height, width, bands = source.shape
+        shape = (height * enlarger.scale, width * enlarger.scale, bands)
+        dtype = source.dtype if format_of(target).deep else np.uint8
+        raster = Raster(shape, dtype, target.parent)
+        enlarger.enlarge(source, raster, progress)
+    finally:
+        source.close()
+    return Picture(raster, given.metadata, given.resolution)
+
+
+def _write(target: Path, picture: Picture, size: tuple[int, int] | None) -> None:
+    try:
+        write_picture(target, picture, size)
+    finally:
+        picture.raster.close()
+
+
+def _finish(unwritten: tuple[Path, Path, Future[None]] | None, report: FolderReport) -> None:
+    """Wait until an image is written, and say so in the report."""
+    if unwritten is not None:
+        image, target, writing = unwritten
+        with _noting(image, report):
+            writing.result()
+            report.done.append(target)
+
+
+@contextmanager
+def _noting(image: Path, report: FolderReport) -> Iterator[None]:
+    """Put what goes wrong with an image into the report."""
+    try:
+        yield
+    except LsfdError as error:
+        report.failed[image] = str(error)
+    except MemoryError:
+        report.failed[image] = "the memory does not suffice for it"
+
+
+class _Progress:
+    """A bar that counts images, in parts of one for large ones, and shows megapixels a second."""
+
+    def __init__(self, images: int) -> None:
+        self._bar = tqdm(total=images, desc="upscale", bar_format=_BAR, disable=None)
+        self._start = time.perf_counter()
+        self._name, self._pixels = "", 0
+        self._before, self._share = 0, 0.0
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def begin(self, name: str, pixels: int) -> None:
+        """Say which image is next, and of how many pixels the result is."""
+        self._name, self._pixels = name, pixels
+
+    def tell(self, share: float) -> None:
+        """Say how much of it is done, 0 to 1."""
+        done = self._before + share * self._pixels
+        speed = done / 1e6 / max(time.perf_counter() - self._start, 1e-9)
+        self._bar.set_postfix_str(f"{speed:.2f} megapixels/s, {self._name}", refresh=False)
+        self._bar.update(share - self._share)
+        self._share = share
+
+    def end(self) -> None:
+        """Say that the image is done, or cannot be."""
+        self._bar.update(1 - self._share)
+        self._before += round(self._pixels * self._share)
+        self._share, self._pixels = 0.0, 0
