@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lsfd.compat  # noqa: F401
@@ -71,8 +71,8 @@ class Case:
 
     student: TappedNetwork
     teachers: list[TappedNetwork]
-    peers: list[TappedNetwork]
     setting: Setting
+    peers: list[TappedNetwork] = field(default_factory=list)
     inputs: Callable[[Tensor], dict[str, Tensor]] = lambda _: {}
 
     def batch(self, size: int = 3, height: int = 8, width: int = 10) -> DistillationBatch:
@@ -120,8 +120,8 @@ def case(
     return Case(
         TappedNetwork(student, [tap.student for taps in [*pairs, *peer_pairs] for tap in taps]),
         _tapped(teachers, pairs),
-        _tapped(peers, peer_pairs),
         Setting(SCALE, tuple(pairs), tuple(peer_pairs), student, lambda: copy.deepcopy(original)),
+        _tapped(peers, peer_pairs),
     )
 
 
