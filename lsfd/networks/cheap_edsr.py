@@ -21,7 +21,7 @@ from basicsr.archs.edsr_arch import EDSR
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
-from lsfd.networks.slim_edsr import EDSR_MEAN
+from lsfd.networks.keys import DIV2K_MEAN
 
 
 class SeparableConv(nn.Module):
@@ -55,7 +55,7 @@ class CheapEDSR(EDSR):
         upscale: int = 4,
         res_scale: float = 1,
         img_range: float = 255.0,
-        rgb_mean: Sequence[float] = EDSR_MEAN,
+        rgb_mean: Sequence[float] = DIV2K_MEAN,
     ) -> None:
         """Make a network with fresh weights; the arguments are EDSR's.
 

@@ -28,9 +28,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from lsfd.errors import LsfdError, nearest
-
-EDSR_MEAN = (0.4488, 0.4371, 0.4040)
-"""The mean of red, green and blue over DIV2K that EDSR subtracts."""
+from lsfd.networks.keys import DIV2K_MEAN
 
 REDUCTION = 4
 STAGES = 3
@@ -97,7 +95,7 @@ class GatedEDSR(nn.Module):
         upscale: int = 4,
         res_scale: float = 1,
         img_range: float = 255.0,
-        rgb_mean: Sequence[float] = EDSR_MEAN,
+        rgb_mean: Sequence[float] = DIV2K_MEAN,
         objectives: Sequence[str] = ("fidelity", "perceptual", "teacher"),
     ) -> None:
         """Make a network with fresh weights, for the first objective alone until told otherwise.

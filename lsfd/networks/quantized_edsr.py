@@ -22,8 +22,8 @@ from basicsr.archs.edsr_arch import EDSR
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from lsfd.errors import LsfdError
+from lsfd.networks.keys import DIV2K_MEAN
 from lsfd.networks.quantization import LearnedRange, QuantizedConv2d
-from lsfd.networks.slim_edsr import EDSR_MEAN
 
 FEWEST_BITS, MOST_BITS = 2, 16
 _EDGE_BITS = 8
@@ -42,7 +42,7 @@ class QuantizedEDSR(EDSR):
         upscale: int = 4,
         res_scale: float = 1,
         img_range: float = 255.0,
-        rgb_mean: Sequence[float] = EDSR_MEAN,
+        rgb_mean: Sequence[float] = DIV2K_MEAN,
         bits: int = 8,
     ) -> None:
         """Make a network with fresh weights; the arguments but the last are EDSR's.

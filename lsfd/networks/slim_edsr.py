@@ -22,9 +22,7 @@ from basicsr.utils.registry import ARCH_REGISTRY
 from torch import Tensor, nn
 
 from lsfd.errors import LsfdError
-
-EDSR_MEAN = (0.4488, 0.4371, 0.4040)
-"""The mean of red, green and blue over DIV2K that EDSR subtracts."""
+from lsfd.networks.keys import DIV2K_MEAN
 
 
 class SlimBlock(nn.Module):
@@ -81,7 +79,7 @@ class SlimEDSR(nn.Module):
         upscale: int = 4,
         res_scale: float = 1,
         img_range: float = 255.0,
-        rgb_mean: Sequence[float] = EDSR_MEAN,
+        rgb_mean: Sequence[float] = DIV2K_MEAN,
     ) -> None:
         """Make a network with fresh weights.
 

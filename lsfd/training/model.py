@@ -224,12 +224,15 @@ class LSFDModel(BaseModel):
 
     def _look(self, phase: Phase, current_iter: int) -> None:
         """Show the batch to a method whose stage minimises nothing."""
-        parts = self.options.train.accumulate
-        chunks = zip(self.lq.chunk(parts), self.gt.chunk(parts), strict=True)
         with torch.no_grad():
-            for index, (lq, gt) in enumerate(chunks):
+            for index, (lq, gt) in enumerate(self._chunks()):
                 # Not through the wrapper, which waits for gradients.
                 self._losses(self.step, lq, gt, phase, current_iter, index, None)
+
+    def _chunks(self) -> list[tuple[Tensor, Tensor]]:
+        """Return lq and gt of the batch in ``train.accumulate`` parts."""
+        parts = self.options.train.accumulate
+        return list(zip(self.lq.chunk(parts), self.gt.chunk(parts), strict=True))
 
     def _begin_phase(self) -> None:
         """Start with a fresh optimiser and a fresh average: the last phase had other losses."""
@@ -241,8 +244,7 @@ class LSFDModel(BaseModel):
         self, phase: Phase, current_iter: int, turn: MethodTurn | None
     ) -> dict[str, Tensor]:
         """Run forward and backward over the parts of the batch; return the batch's loss terms."""
-        parts = self.options.train.accumulate
-        chunks = list(zip(self.lq.chunk(parts), self.gt.chunk(parts), strict=True))
+        chunks = self._chunks()
         sums: dict[str, Tensor] = {}
         for index, (lq, gt) in enumerate(chunks):
             waits = self.processes.distributed and index + 1 < len(chunks)
