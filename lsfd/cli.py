@@ -10,10 +10,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from lsfd import __version__
 from lsfd.errors import LsfdError
+
+if TYPE_CHECKING:
+    from lsfd.evaluation.report import BenchmarkReport
 
 USAGE_ERROR = 2
 SCALES = (2, 3, 4, 8)
@@ -181,11 +184,13 @@ def _test(arguments: argparse.Namespace) -> int:
     report = test(
         arguments.opt, arguments.overrides, weights=arguments.weights, pictures=arguments.pictures
     )
-    return _show(report.to_markdown(), report.to_json(), arguments.json)
+    return _show_benchmark(report, arguments)
 
 
 def _add_result_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", type=Path, metavar="FILE", help="write all scores there")
+    verb.add_argument("--csv", type=Path, metavar="FILE", help="and there, a line for each set")
+    verb.add_argument("--latex", type=Path, metavar="FILE", help="and there, as a table")
     verb.add_argument("--pictures", type=Path, metavar="DIR", help="save the upscaled images there")
 
 
@@ -201,7 +206,7 @@ def _add_benchmark(verbs: Verbs) -> None:
     verb = verbs.add_parser(
         "benchmark", help="PSNR and SSIM of trained networks on benchmark sets, beside bicubic"
     )
-    verb.add_argument("--weights", type=Path, nargs="+", default=[], metavar="FILE")
+    verb.add_argument("-w", "--weights", nargs="+", default=[], metavar="FILE|NAME")
     verb.add_argument(
         "--sets", nargs="+", required=True, metavar="SET", help="Set5 Set14 ..., or folders"
     )
@@ -209,6 +214,10 @@ def _add_benchmark(verbs: Verbs) -> None:
     verb.add_argument(
         "--data", type=Path, metavar="DIR", help="where the sets lie (default: $LSFD_DATA)"
     )
+    verb.add_argument(
+        "--runs", type=int, default=3, metavar="N",
+        help="time each network so often, and measure its memory; 0: neither (default: 3)",
+    )  # fmt: skip
     _add_result_arguments(verb)
     _add_device_arguments(verb, precision="fp32")
     verb.set_defaults(run=_benchmark)
@@ -226,7 +235,18 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
         tile=arguments.tile,
         pictures=arguments.pictures,
+        runs=arguments.runs,
     )
+    return _show_benchmark(report, arguments)
+
+
+def _show_benchmark(report: BenchmarkReport, arguments: argparse.Namespace) -> int:
+    from lsfd.atomic import write_text
+
+    if arguments.csv is not None:
+        write_text(arguments.csv, report.to_csv())
+    if arguments.latex is not None:
+        write_text(arguments.latex, report.to_latex())
     return _show(report.to_markdown(), report.to_json(), arguments.json)
 
 
@@ -256,7 +276,10 @@ def _add_upscale(verbs: Verbs) -> None:
         "-o", "--output", type=Path, required=True, metavar="OUT",
         help="a folder; for one image a file, or - for standard output",
     )  # fmt: skip
-    verb.add_argument("-w", "--weights", type=Path, required=True, metavar="FILE")
+    verb.add_argument(
+        "-w", "--weights", required=True, metavar="FILE|NAME",
+        help=".safetensors, an exported .onnx or .xml, a checkpoint, or a student's name",
+    )  # fmt: skip
     verb.add_argument("--suffix", default="", help="added to each file name")
     verb.add_argument(
         "--format", metavar="EXT", help="png jpg webp tif bmp ppm (default: as the input)"
@@ -285,11 +308,11 @@ def _upscale(arguments: argparse.Namespace) -> int:
     from lsfd.imaging.target_size import TargetSize
     from lsfd.inference.folder import upscale_path
     from lsfd.inference.mixture import choose_mixture, parse_mixture
+    from lsfd.inference.networks import open_network
     from lsfd.inference.pipes import PIPE, files_for_pipes
     from lsfd.inference.upscaler import Upscaler
-    from lsfd.networks.student_file import load_any
 
-    network, card = load_any(arguments.weights)
+    network, card = open_network(arguments.weights)
     if arguments.mix is not None:
         choose_mixture(network, parse_mixture(arguments.mix))
     upscaler = Upscaler(

@@ -26,7 +26,7 @@ import numpy as np
 from lsfd import provenance
 from lsfd.atomic import write_text
 from lsfd.imaging.degradation import Degradation
-from lsfd.networks.student_file import StudentCard, load_student
+from lsfd.networks.student_file import StudentCard, read_student
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import markdown_table
 from lsfd.training.compare import final_scores
@@ -77,7 +77,7 @@ class Adaptation:
 def main() -> int:
     """Train what is missing, score, write; return the exit status."""
     arguments = parse_arguments()
-    network, card = load_student(arguments.source)
+    network, card = read_student(arguments.source)
     runs = {kind: plan(kind, card, arguments) for kind in arguments.kinds}
     received = train_all(by_seed(runs.values()), arguments.jobs)
     if received:

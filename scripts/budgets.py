@@ -227,7 +227,7 @@ def draw(rows: Sequence[Row], about: dict[str, Any], path: Path) -> None:
         SCRATCH: "same architecture from scratch",
         ASSEMBLED: "compressed, not fine-tuned",
     }
-    with saved_figure(path, 3.8) as figure:
+    with saved_figure(path, 4.0) as figure:
         for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
             for kind, color in colors.items():
                 values = [row.psnr[kind][name] for row in rows]
@@ -243,7 +243,8 @@ def draw(rows: Sequence[Row], about: dict[str, Any], path: Path) -> None:
             axes.set_xlabel("Parameters")
             axes.set_ylabel("PSNR-Y (dB)")
             axes.set_title(name)
-        figure.axes[0].legend()
+        lines = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside lower center", ncols=len(lines[0]))
 
 
 def in_thousands(value: float, _: object) -> str:

@@ -36,7 +36,7 @@ from lsfd.inference.upscaler import Upscaler
 from lsfd.metrics.lpips import Lpips
 from lsfd.networks.gated_edsr import GatedEDSR
 from lsfd.networks.stages import auto_taps
-from lsfd.networks.student_file import StudentCard, load_any, load_student
+from lsfd.networks.student_file import StudentCard, load_any, read_student
 from lsfd.networks.taps import TappedNetwork
 from lsfd.reporting.pictures import Result, save_comparison
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, default=OUT)
     given = parser.parse_args(arguments)
 
-    student, card = load_student(given.student)
+    student, card = read_student(given.student)
     if not isinstance(student, GatedEDSR):
         raise LsfdError(f"{given.student}: {type(student).__name__} has no mixture to choose")
     sets = [find_set(name, given.data, card.scale) for name in given.sets]

@@ -45,12 +45,13 @@ from lsfd.atomic import write_text
 from lsfd.config.inheritance import merged
 from lsfd.config.load import load_options, options_from_dict
 from lsfd.errors import LsfdError
-from lsfd.evaluation.benchmark import PAPER_OUTPUT, evaluate
+from lsfd.evaluation.benchmark import evaluate
+from lsfd.evaluation.cost import PAPER_OUTPUT
 from lsfd.inference.onnx import OnnxUpscaler, export_onnx
 from lsfd.metrics.cost import count_parameters, multiply_adds
 from lsfd.networks.post_training import quantize_file
 from lsfd.networks.pruning import prune_file
-from lsfd.networks.student_file import load_student
+from lsfd.networks.student_file import read_student
 from lsfd.reporting.orthogonality import (
     BASE,
     KD,
@@ -177,7 +178,7 @@ class Study:
 
     def _cell(self, network: str, seed: int, distils: bool) -> PlannedRun:
         file = self.begin(network, seed)
-        _, card = load_student(file)
+        _, card = read_student(file)
         change = {
             "distillers": [{"type": self.method if distils else "Plain"}],
             "path": {"pretrain_network_g": str(file), "teacher_cache": str(self.cache(seed))},
@@ -259,7 +260,7 @@ def measure_costs(study: Study, runs: Mapping[str, PlannedRun]) -> dict[str, dic
     ways: dict[tuple[str, str], Callable[[], object]] = {}
     torch.set_num_threads(1)
     for name in study.networks:
-        network, _ = load_student(runs[name].folder.student)
+        network, _ = read_student(runs[name].folder.student)
         costs[name] = {
             "parameters": count_parameters(network),
             "multiply_adds": multiply_adds(network, height, width),
@@ -305,7 +306,7 @@ def export(run: PlannedRun) -> Path | None:
     if path.exists():
         return path
     try:
-        export_onnx(load_student(run.folder.student)[0], path)
+        export_onnx(read_student(run.folder.student)[0], path)
     except LsfdError as error:
         print(f"not exported: {error}")
         return None

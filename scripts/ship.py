@@ -16,7 +16,7 @@ import torch
 from lsfd.evaluation.benchmark import evaluate
 from lsfd.evaluation.sets import find_set
 from lsfd.inference.upscaler import Upscaler
-from lsfd.networks.student_file import load_student, save_student
+from lsfd.networks.student_file import read_student, save_student
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--note", help="what else its users should know")
     arguments = parser.parse_args()
 
-    network, card = load_student(arguments.source)
+    network, card = read_student(arguments.source)
     network = network.half().float()
     upscaler = Upscaler(network, card.scale)
     scores = {}

@@ -39,7 +39,7 @@ from lsfd.networks.sparse_fit import (
     sample_patches,
 )
 from lsfd.networks.sparse_sr import SparseSR
-from lsfd.networks.student_file import StudentCard, load_student, save_student
+from lsfd.networks.student_file import StudentCard, read_student, save_student
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import markdown_table
 from lsfd.sparse.pursuit import (
@@ -104,7 +104,7 @@ def main() -> None:
     rows = []
     set5 = find_set("Set5", None, SCALE)
     for size, path in files.items():
-        network, _ = load_student(path)
+        network, _ = read_student(path)
         assert isinstance(network, SparseSR)
         features = sample_patches(network, read_pairs(held_out), arguments.patches, SEED).features
         rows += measure(network, features, set5, arguments.repeats)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lsfd.compat  # noqa: F401
@@ -15,6 +19,12 @@ from numpy.typing import NDArray
 
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import benchmark, benchmark_sets, bicubic, evaluate
+from lsfd.evaluation.cost import (
+    PAPER_OUTPUT,
+    Cost,
+    bytes_per_megapixel,
+    seconds_per_megapixel,
+)
 from lsfd.evaluation.report import BenchmarkReport, BenchmarkRow
 from lsfd.evaluation.scores import ImageScores, SetScores
 from lsfd.evaluation.sets import find_set, set_from_folders
@@ -23,6 +33,7 @@ from lsfd.imaging.resize import downscale, upscale
 from lsfd.inference.upscaler import Upscaler
 from lsfd.metrics.image import psnr
 from lsfd.networks.student_file import StudentCard, save_student
+from lsfd.reporting.latex import escape
 
 needs_data = pytest.mark.skipif(
     "LSFD_DATA" not in os.environ,
@@ -221,8 +232,8 @@ def test_markdown() -> None:
         {"a": ImageScores(30, 0.9, 28, 0.8), "b": ImageScores(math.inf, 1.0, math.inf, 1.0)},
     )
     rows = (
-        BenchmarkRow("bicubic", 0, 0, (half,)),
-        BenchmarkRow("net", 1517571, int(114e9), (good,)),
+        BenchmarkRow("bicubic", Cost(), (half,)),
+        BenchmarkRow("net", Cost(1517571, int(114e9)), (good,)),
     )
     lines = BenchmarkReport(4, rows).to_markdown().splitlines()
     assert [" ".join(line.split()) for line in lines] == [
@@ -239,3 +250,103 @@ def test_markdown() -> None:
         "\\* bicubic on Set5: 1 of 2 images are identical to the original; their infinite PSNR is "
         "not in the mean.",
     ]
+
+
+def test_costs_are_measured(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lsfd.evaluation.cost.PAPER_OUTPUT", (48, 64))
+    path = student(tmp_path / "small.safetensors")
+    report = benchmark([path], ["Tiny"], 2, root=root, device="cpu", runs=2)
+    result = report.to_json()["models"]
+    assert result["bicubic"]["seconds"] > 0
+    assert result["small"]["seconds"] > 0
+    assert "bytes" not in result["bicubic"]
+    if Path("/proc/self/status").exists():
+        assert result["small"]["bytes"] >= 0
+        assert "MB/megapixel" in report.to_markdown()
+    assert "s/megapixel" in report.to_markdown()
+
+
+def takes_memory(megabytes: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    def run(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if len(image) > 24:  # Not while it warms up.
+            np.ones(megabytes << 20, np.uint8)
+        return image
+
+    return run
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak")
+def test_memory_at_the_peak_is_seen() -> None:
+    megapixels = PAPER_OUTPUT[0] * PAPER_OUTPUT[1] / 1e6
+    small, large = (
+        bytes_per_megapixel(takes_memory, (size,), 1, torch.device("cpu")) for size in (8, 208)
+    )
+    assert small is not None
+    assert large is not None
+    assert (large - small) * megapixels == pytest.approx(200 << 20, rel=0.05)
+
+
+def test_each_round_times_every_upscaler() -> None:
+    calls: list[str] = []
+
+    def upscale(name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        calls.append(name)
+        return image
+
+    upscales = {name: partial(upscale, name) for name in "ab"}
+    seconds = seconds_per_megapixel(upscales, 4, runs=2)
+    assert calls == ["a", "b"] * 3
+    assert set(seconds) == {"a", "b"}
+
+
+def distance(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    return float(np.abs(first.astype(float) - second).mean())
+
+
+def test_lpips_is_seen_inside_the_border_and_only_where_it_fits() -> None:
+    sr = np.zeros((40, 40, 3), np.uint8)
+    hr = sr.copy()
+    hr[4:-4, 4:-4] = 3
+    assert ImageScores.of(sr, hr, 4, distance).lpips == 3
+    assert ImageScores.of(sr, hr, 5, distance).lpips is None
+    assert ImageScores.of(sr, hr, 4).lpips is None
+
+
+def test_tables_with_everything() -> None:
+    def scores(psnr_y: float, lpips: float) -> tuple[SetScores, ...]:
+        return (SetScores("Set5", {"a": ImageScores(psnr_y, 0.9, 28, 0.8, lpips)}),)
+
+    rows = (
+        BenchmarkRow("bicubic", Cost(0, 0, 0.1), scores(30, 0.3)),
+        BenchmarkRow("my_net", Cost(1517571, int(114e9), 1.25, 3e8), scores(32.634, 0.2)),
+    )
+    report = BenchmarkReport(4, rows)
+    luma = report.to_markdown().splitlines()
+    assert [" ".join(line.split()) for line in luma[:4]] == [
+        "| x4 | parameters | G multiply-adds | s/megapixel | MB/megapixel "
+        "| Set5 PSNR / SSIM (Y) / LPIPS |",
+        "| ------- | ---------: | --------------: | ----------: | -----------: "
+        "| ---------------------------- |",
+        "| bicubic | - | - | 0.10 | - | 30.00 / 0.9000 / 0.3000 |",
+        "| my_net | 1,517,571 | 114.0 | 1.25 | 300 | 32.63 / 0.9000 / 0.2000 |",
+    ]
+    lines = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert [(line["model"], line["set"]) for line in lines] == [
+        ("bicubic", "Set5"),
+        ("my_net", "Set5"),
+    ]
+    assert float(lines[1]["psnr_y"]) == 32.634
+    assert (lines[0]["bytes"], lines[1]["seconds"], lines[1]["lpips"]) == ("", "1.25", "0.2")
+    latex = report.to_latex().splitlines()
+    assert latex[0] == r"\begin{tabular}{lrrrrrrr}"
+    assert latex[-3] == (
+        r"my\_net & 1,517,571 & 114.0 & 1.25 & 300 & \textbf{32.63} & \textbf{0.9000} & "
+        r"\textbf{0.2000} \\"
+    )
+    assert latex[-4].startswith(r"bicubic & -- & -- & 0.10 & -- & 30.00 & \textbf{0.9000} & 0.3000")
+
+
+def test_latex_prints_what_was_written() -> None:
+    assert escape("a_b 50% {x} C:\\d ~ #1 & $2^3") == (
+        r"a\_b 50\% \{x\} C:\textbackslash{}d \textasciitilde{} \#1 \& \$2\textasciicircum{}3"
+    )

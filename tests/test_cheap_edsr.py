@@ -13,7 +13,7 @@ from lsfd.metrics.cost import count_parameters, multiply_adds
 from lsfd.networks.build import build_network, network_scale
 from lsfd.networks.cheap_edsr import CheapEDSR
 from lsfd.networks.stages import auto_taps
-from lsfd.networks.student_file import load_student
+from lsfd.networks.student_file import read_student
 from lsfd.training.distributed import Processes
 from lsfd.training.run import Run
 
@@ -62,5 +62,5 @@ def test_it_is_trained_and_saved(run_options: Callable[..., dict[str, Any]]) -> 
     options = run_options(network_g={**CHEAP, "upscale": 2}, train={"total_iter": 2})
     finished = Run(options_from_dict(options), Processes())
     assert finished.go(auto_resume=False) == 0
-    student, card = load_student(Path(finished.folder.student))
+    student, card = read_student(Path(finished.folder.student))
     assert isinstance(student, CheapEDSR) and card.architecture["type"] == "CheapEDSR"

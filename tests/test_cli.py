@@ -18,7 +18,7 @@ from helpers import write_options
 from lsfd.cli import main
 from lsfd.imaging.files import read_image
 from lsfd.networks.build import build_network
-from lsfd.networks.student_file import StudentCard, load_student, save_student
+from lsfd.networks.student_file import StudentCard, read_student, save_student
 from lsfd.training.checkpoint import checkpoints
 from lsfd.training.folder import RunFolder
 from lsfd.training.records import read_records
@@ -170,7 +170,7 @@ def test_overrides_reach_the_run(override: list[str], option_file: Path, folder:
     assert [record["iteration"] for record in records] == [1, 2, 3]
     # What ran is what is written down: the same again, without the overrides.
     assert main(["train", "-opt", str(folder.options)]) == 0
-    assert load_student(folder.student)[1].iterations == 3
+    assert read_student(folder.student)[1].iterations == 3
 
 
 def test_debug_reports_everything_under_another_name(option_file: Path, folder: RunFolder) -> None:
@@ -193,7 +193,7 @@ def test_auto_resume_goes_on(
     assert "going on from iteration 6" in capsys.readouterr().out
     records = read_records(folder.records)
     assert [r["resumed"] for r in records if r["kind"] == "run"] == [False, True]
-    assert load_student(folder.student)[1].iterations == 12
+    assert read_student(folder.student)[1].iterations == 12
 
 
 def test_the_test_verb_scores_the_finished_student(

@@ -13,7 +13,7 @@ from helpers import write_run
 
 from lsfd.cli import main
 from lsfd.metrics.cost import count_parameters, multiply_adds
-from lsfd.networks.student_file import load_any, load_student
+from lsfd.networks.student_file import load_any, read_student
 from lsfd.networks.weights import read_state_dict
 from lsfd.training.folder import RunFolder
 from lsfd.training.records import read_records
@@ -69,12 +69,12 @@ def test_from_teacher_and_budget_to_student(
     shown = capsys.readouterr().out
     assert "blocks 1-3" in shown and "| whole network" in shown
     root, name = root_of(option_file), "tiny_params_14000"
-    student, card = load_student(RunFolder(root / name).student)
+    student, card = read_student(RunFolder(root / name).student)
     assert count_parameters(student) <= 14_000
     assert card.method == "Output" and card.iterations == 4
     assert card.architecture["type"] == "SlimEDSR"
     # It began as what was assembled, and the rest of that is the teacher's.
-    assembled, its_card = load_student(assembled_of(option_file, name))
+    assembled, its_card = read_student(assembled_of(option_file, name))
     assert its_card.architecture == card.architecture and its_card.method == "BlockWise"
     teacher = read_state_dict(teacher_file)
     for key in ("conv_first.weight", "conv_after_body.bias"):

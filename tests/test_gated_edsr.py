@@ -14,7 +14,7 @@ from lsfd.metrics.cost import count_parameters, multiply_adds
 from lsfd.networks.build import build_network, network_scale
 from lsfd.networks.gated_edsr import ChannelGate, GatedEDSR
 from lsfd.networks.stages import auto_taps
-from lsfd.networks.student_file import StudentCard, load_student, save_student
+from lsfd.networks.student_file import StudentCard, read_student, save_student
 from lsfd.networks.taps import TappedNetwork
 
 EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 6}
@@ -154,7 +154,7 @@ def test_a_file_keeps_objectives_and_mixture(tmp_path: Path) -> None:
     network.set_mixture({"sharp": 1, "soft": 3})
     card = StudentCard(architecture={**GATED, "objectives": ["sharp", "soft"]}, scale=2)
     save_student(tmp_path / "student.safetensors", network, card)
-    loaded, _ = load_student(tmp_path / "student.safetensors")
+    loaded, _ = read_student(tmp_path / "student.safetensors")
     assert isinstance(loaded, GatedEDSR)
     assert loaded.objectives == ("sharp", "soft") and loaded.mixture.tolist() == [0.25, 0.75]
     x = image(1, 3, 8, 8)

@@ -11,7 +11,7 @@ import torch
 from helpers import write_options
 from safetensors.torch import load_file
 
-from lsfd.networks.student_file import load_student
+from lsfd.networks.student_file import read_student
 from lsfd.training.generations import generations
 from lsfd.training.run import train
 
@@ -45,7 +45,7 @@ def test_a_row_trains_and_goes_on_where_it_was(option_file: Path, tmp_path: Path
     assert train(option_file) == 0
     root = tmp_path / "experiments"
     files = [root / name / f"{name}.safetensors" for name in ("tiny_generation1", "tiny")]
-    _, card = load_student(files[1])
+    _, card = read_student(files[1])
     assert card.teacher == "tiny_generation2.safetensors"
     one, other = (load_file(file)["conv_first.weight"] for file in files)
     assert not torch.equal(one, other)

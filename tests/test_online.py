@@ -19,7 +19,7 @@ from torch import nn
 from lsfd.config.load import options_from_dict
 from lsfd.errors import LsfdError
 from lsfd.networks.build import build_network
-from lsfd.networks.student_file import load_student
+from lsfd.networks.student_file import read_student
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
 from lsfd.training.distributed import Processes
 from lsfd.training.records import read_records
@@ -67,7 +67,7 @@ def count(network: nn.Module) -> int:
 @pytest.mark.parametrize("line", sorted(LINES))
 def test_the_student_is_a_plain_network_and_peers_are_saved(online: Online, line: str) -> None:
     run = finished(online(line))
-    student, card = load_student(run.folder.student)
+    student, card = read_student(run.folder.student)
     plain = build_network(STUDENT)
     assert load_file(run.folder.student).keys() == plain.state_dict().keys()
     assert count(student) == count(plain)
@@ -80,7 +80,7 @@ def test_the_student_is_a_plain_network_and_peers_are_saved(online: Online, line
     for number, (options, average) in enumerate(
         zip(peers, run.model.peers_ema, strict=True), start=1
     ):
-        peer, card = load_student(run.folder.peer(number))
+        peer, card = read_student(run.folder.peer(number))
         assert card.architecture == options and count(peer) == count(build_network(options))
         with torch.no_grad():  # The memory layout differs, and with it the order of the sums.
             torch.testing.assert_close(peer(image), average(image), rtol=1e-4, atol=1e-4)

@@ -17,7 +17,7 @@ from helpers import write_options
 from lsfd.networks.build import build_network
 from lsfd.networks.quantized_edsr import QuantizedEDSR
 from lsfd.networks.slim_edsr import SlimEDSR
-from lsfd.networks.student_file import StudentCard, load_student, save_student
+from lsfd.networks.student_file import StudentCard, read_student, save_student
 from lsfd.reporting.orthogonality import (
     orthogonality,
     orthogonality_table,
@@ -152,7 +152,7 @@ def test_starts_have_other_seeds_and_no_teacher(study: Any) -> None:
 
 
 def test_cells_begin_with_what_compression_left(study: Any) -> None:
-    kinds = {name: type(load_student(study.begin(name, 4))[0]) for name in study.networks}
+    kinds = {name: type(read_student(study.begin(name, 4))[0]) for name in study.networks}
     assert kinds["pruned"] is SlimEDSR and kinds["quantised"] is QuantizedEDSR
     before = study.begin("pruned", 4).read_bytes()
     study.compress(4)  # Is done once.
@@ -164,7 +164,7 @@ def test_results_are_written(
 ) -> None:
     for number, run in enumerate(study.cells(4)):
         run.folder.create(resuming=False)
-        network, card = load_student(Path(run.loaded.options.path.pretrain_network_g))
+        network, card = read_student(Path(run.loaded.options.path.pretrain_network_g))
         save_student(run.folder.student, network, card)
         record = {"kind": "val", "iteration": 1, "set": "photographs", "scores": {"psnr": number}}
         run.folder.records.write_text(json.dumps(record) + "\n")

@@ -15,7 +15,7 @@ from lsfd.metrics.cost import count_parameters, multiply_adds
 from lsfd.networks.build import build_network
 from lsfd.networks.pruning import mask_channels, slim
 from lsfd.networks.slim_edsr import SlimEDSR
-from lsfd.networks.student_file import StudentCard, load_student, save_student
+from lsfd.networks.student_file import StudentCard, read_student, save_student
 
 SIZES = {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 4, "res_scale": 0.5}
 
@@ -125,7 +125,7 @@ def test_the_verb_writes_a_network_that_describes_itself(
     assert (
         main(["prune", "-w", str(source), "--amount", "0.5", "--uniform", "-o", str(result)]) == 0
     )
-    network, card = load_student(result)
+    network, card = read_student(result)
     assert isinstance(network, SlimEDSR)
     assert card.seed == 5 and not card.scores and "50%" in (card.note or "")
     assert "block_widths: [4, 4, 4, 4], upsample_width: 4" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from lsfd.networks.post_training import quantize
 from lsfd.networks.quantization import LearnedRange, QuantizedConv2d, fake_quantize
 from lsfd.networks.quantized_edsr import QuantizedEDSR
 from lsfd.networks.stages import auto_taps
-from lsfd.networks.student_file import StudentCard, load_student, save_student
+from lsfd.networks.student_file import StudentCard, read_student, save_student
 from lsfd.training.distributed import Processes
 from lsfd.training.run import Run
 
@@ -210,7 +210,7 @@ def test_the_verb_writes_a_network_that_describes_itself(
     save_student(source, build_network(EDSR), StudentCard(architecture=EDSR, scale=2, seed=5))
     command = ["quantize", "-i", str(photographs), "--bits", "6", "-w"]
     assert main([*command, str(source), "-o", str(result)]) == 0
-    network, card = load_student(result)
+    network, card = read_student(result)
     assert isinstance(network, QuantizedEDSR) and card.architecture["bits"] == 6
     assert card.seed == 5 and "6 bits" in (card.note or "")
     assert main([*command, str(result), "-o", str(tmp_path / "again.safetensors")]) == 2

@@ -27,7 +27,7 @@ from lsfd.inference.mixture import parse_mixture
 from lsfd.inference.upscaler import Upscaler
 from lsfd.networks.build import build_network
 from lsfd.networks.gated_edsr import GatedEDSR
-from lsfd.networks.student_file import StudentCard, load_student, save_student
+from lsfd.networks.student_file import StudentCard, read_student, save_student
 from lsfd.training.distributed import Processes
 from lsfd.training.run import Run
 
@@ -236,7 +236,7 @@ def test_the_exported_student_is_the_network_alone(
     run = Run(options_from_dict(options), Processes())
     assert run.go(auto_resume=False) == 0
     assert load_file(run.folder.student).keys() == build_network(ARCHITECTURE).state_dict().keys()
-    student, card = load_student(run.folder.student)
+    student, card = read_student(run.folder.student)
     assert isinstance(student, GatedEDSR) and card.method == "SGN"
     assert student.mixture.tolist() == [1, 0, 0]
 
@@ -273,7 +273,7 @@ def test_a_folder_is_upscaled_with_the_mixture_that_is_asked_for(
         name: [read_image(path) for path in sorted((tmp_path / name).iterdir())] for name in asked
     }
     assert len(images["mixed"]) == 2
-    network, _ = load_student(student)
+    network, _ = read_student(student)
     assert isinstance(network, GatedEDSR)
     network.set_mixture({"fidelity": 0.7, "perceptual": 0.3})
     upscaler = Upscaler(network, 2, "cpu")
@@ -286,10 +286,10 @@ def test_a_folder_is_upscaled_with_the_mixture_that_is_asked_for(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("fidelity", "--mix: 'fidelity' is no NAME=NUMBER; write fidelity=0.7,perceptual=0.3"),
-        ("fidelity=much", "--mix: 'fidelity=much' is no NAME=NUMBER"),
-        ("", "--mix: '' is no NAME=NUMBER"),
-        ("fidelity=1,fidelity=2", "--mix: 'fidelity' comes twice"),
+        ("fidelity", "mix: 'fidelity' is no NAME=NUMBER; write fidelity=0.7,perceptual=0.3"),
+        ("fidelity=much", "mix: 'fidelity=much' is no NAME=NUMBER"),
+        ("", "mix: '' is no NAME=NUMBER"),
+        ("fidelity=1,fidelity=2", "mix: 'fidelity' comes twice"),
         ("fidelty=1", "mixture.fidelty: the network has no such objective; did you mean"),
     ],
 )
@@ -311,7 +311,7 @@ def test_a_network_without_objectives_is_refused(
     photographs: Path, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upscale(teacher_file, photographs, tmp_path / "out", "--mix", "fidelity=1") == 2
-    assert "--mix: this network, EDSR, was trained for one purpose" in capsys.readouterr().err
+    assert "mix: this network, EDSR, was trained for one purpose" in capsys.readouterr().err
 
 
 def test_a_mixture_is_read_in_any_order() -> None:

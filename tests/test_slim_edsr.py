@@ -14,7 +14,7 @@ from lsfd.metrics.cost import count_parameters, multiply_adds
 from lsfd.networks.build import build_network, network_scale, sr_networks
 from lsfd.networks.slim_edsr import SlimEDSR, as_slim
 from lsfd.networks.stages import auto_taps
-from lsfd.networks.student_file import StudentCard, load_student, save_student
+from lsfd.networks.student_file import StudentCard, read_student, save_student
 from lsfd.networks.taps import TappedNetwork, resolve_taps
 
 RGB = {"num_in_ch": 3, "num_out_ch": 3}
@@ -114,7 +114,7 @@ def test_its_file_describes_it(tmp_path: Path) -> None:
     network = build_network(SLIM).eval()
     path = tmp_path / "slim.safetensors"
     save_student(path, network, StudentCard(architecture=SLIM, scale=4))
-    loaded, card = load_student(path)
+    loaded, card = read_student(path)
     assert isinstance(loaded, SlimEDSR) and card.architecture == SLIM
     x = image(1, 3, 8, 8)
     assert torch.equal(loaded(x), network(x))

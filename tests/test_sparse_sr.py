@@ -271,7 +271,7 @@ def test_benchmark_and_upscale_take_its_file(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lsfd.evaluation.benchmark.PAPER_OUTPUT", (72, 128))
+    monkeypatch.setattr("lsfd.evaluation.cost.PAPER_OUTPUT", (72, 128))
     weights = tmp_path / "sparse.safetensors"
     architecture = {"type": "SparseSR", **SMALL, "num_feat": 20}
     save_student(weights, fitted, StudentCard(architecture=architecture, scale=2))

@@ -18,7 +18,7 @@ from lsfd.errors import LsfdError
 from lsfd.networks import student_file
 from lsfd.networks.build import build_network
 from lsfd.networks.card import METADATA_KEY
-from lsfd.networks.student_file import StudentCard, load_any, load_student, save_student
+from lsfd.networks.student_file import StudentCard, load_any, read_student, save_student
 
 OPTIONS = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 2}
 CARD = StudentCard(
@@ -55,7 +55,7 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 def test_round_trip(path: Path, network: nn.Module) -> None:
     save_student(path, network.train(), CARD)
-    loaded, card = load_student(path)
+    loaded, card = read_student(path)
     assert card == CARD
     assert not loaded.training
     image = torch.rand(1, 3, 12, 14)
@@ -65,7 +65,7 @@ def test_round_trip(path: Path, network: nn.Module) -> None:
 
 def test_a_state_dict_will_do(path: Path, network: nn.Module) -> None:
     save_student(path, network.state_dict(), CARD)
-    loaded, _ = load_student(path)
+    loaded, _ = read_student(path)
     for key, value in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value)
 
@@ -77,7 +77,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(
     full = path.stat().st_size
     save_student(path, network, CARD, dtype=torch.float16)
     assert path.stat().st_size < 0.65 * full
-    loaded, _ = load_student(path)
+    loaded, _ = read_student(path)
     for key, value in loaded.state_dict().items():
         assert value.dtype is torch.float32
         assert torch.equal(value, network.state_dict()[key].half().float())
@@ -95,7 +95,7 @@ def test_integers_stay_integers(path: Path) -> None:
     tensors = load_file(path)
     index = next(key for key in tensors if "relative_position_index" in key)
     assert tensors[index].dtype is torch.int64
-    load_student(path)
+    read_student(path)
 
 
 def test_equal_input_gives_equal_bytes(path: Path, network: nn.Module) -> None:
@@ -115,7 +115,7 @@ def test_saving_leaves_random_numbers_and_network_alone(path: Path, network: nn.
     before = torch.get_rng_state()
     weights = {key: value.clone() for key, value in network.state_dict().items()}
     save_student(path, network, CARD, dtype=torch.float16)
-    load_student(path)
+    read_student(path)
     load_any(path)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
@@ -177,7 +177,7 @@ def test_a_false_card_is_refused(
     save_student(path, network, CARD)
     rewrite(path, **changes)
     with pytest.raises(LsfdError, match=r"student\.safetensors") as caught:
-        load_student(path)
+        read_student(path)
     assert said in str(caught.value)
 
 
@@ -194,7 +194,7 @@ def test_a_card_that_claims_too_much_takes_no_memory(
 
     monkeypatch.setattr(student_file, "build_network", build)
     with pytest.raises(LsfdError, match="do not fit"):
-        load_student(path)
+        read_student(path)
     assert devices == ["meta"]
 
 
@@ -213,13 +213,13 @@ def test_deep_nesting_is_an_error() -> None:
 def test_fields_of_a_later_version_are_passed_over(path: Path, network: nn.Module) -> None:
     save_student(path, network, CARD)
     rewrite(path, colour="blue")
-    assert load_student(path)[1] == CARD
+    assert read_student(path)[1] == CARD
 
 
 def test_a_damaged_file_is_named(path: Path, network: nn.Module) -> None:
     save_student(path, network, CARD)
     path.write_bytes(path.read_bytes()[:-10])
-    for load in (load_student, load_any):
+    for load in (read_student, load_any):
         with pytest.raises(LsfdError, match=r"student\.safetensors.*damaged"):
             load(path)
 
@@ -227,9 +227,9 @@ def test_a_damaged_file_is_named(path: Path, network: nn.Module) -> None:
 def test_no_student(path: Path, network: nn.Module) -> None:
     save_file(network.state_dict(), path)
     with pytest.raises(LsfdError, match="does not describe itself"):
-        load_student(path)
+        read_student(path)
     with pytest.raises(LsfdError, match="no such file"):
-        load_student(path.with_name("other.safetensors"))
+        read_student(path.with_name("other.safetensors"))
 
 
 def test_any_reads_students_checkpoints_and_options(path: Path, network: nn.Module) -> None:

@@ -21,7 +21,7 @@ from lsfd.config.load import options_from_dict
 from lsfd.distillers import DISTILLERS, DistillationBatch, Distiller
 from lsfd.errors import LsfdError
 from lsfd.networks.build import build_network
-from lsfd.networks.student_file import load_student
+from lsfd.networks.student_file import read_student
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
 from lsfd.training.distributed import Processes
 from lsfd.training.model import LSFDModel, moving_average
@@ -52,7 +52,7 @@ def test_a_run_leaves_what_it_promises(run_options: Options) -> None:
     assert origin["seed"] == 3 and "2 images" in origin["data"] and origin["versions"]["torch"]
     assert not list(folder.root.rglob("*.tmp"))
 
-    student, card = load_student(folder.student)
+    student, card = read_student(folder.student)
     assert (card.scale, card.method, card.iterations, card.seed) == (2, "LSFD", 12, 3)
     assert card.scores["photographs"]["psnr"] == records[-1]["scores"]["psnr"]
     lq = torch.rand(1, 3, 9, 11)

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal, get_args
 
 from lsfd.errors import LsfdError, nearest
-from lsfd.evaluation.benchmark import PAPER_OUTPUT
+from lsfd.evaluation.cost import PAPER_OUTPUT
 
 Kind = Literal["params", "madds", "latency_ms"]
 

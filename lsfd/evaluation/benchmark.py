@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,24 +15,29 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lsfd.errors import LsfdError
+from lsfd.evaluation.cost import (
+    Cost,
+    Upscale,
+    bytes_per_megapixel,
+    paper_input,
+    seconds_per_megapixel,
+)
 from lsfd.evaluation.report import BenchmarkReport, BenchmarkRow
-from lsfd.evaluation.scores import ImageScores, SetScores
+from lsfd.evaluation.scores import Distance, ImageScores, SetScores
 from lsfd.evaluation.sets import BenchmarkSet, find_set
 from lsfd.imaging import resize
 from lsfd.imaging.files import write_image
+from lsfd.inference.networks import open_network
 from lsfd.inference.upscaler import Upscaler
 from lsfd.metrics.cost import count_parameters, multiply_adds
+from lsfd.metrics.lpips import Lpips
+from lsfd.networks.ready import find_weights
 from lsfd.networks.student_file import load_any
-
-Upscale = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""Turns a uint8 H x W x 3 image into a larger one."""
 
 OnImage = Callable[[str, NDArray[np.uint8]], None]
 """Is given the name and the super-resolved image of each pair."""
 
 BICUBIC = "bicubic"
-PAPER_OUTPUT = (720, 1280)
-"""Height and width of the output for which papers state multiply-adds."""
 
 
 def bicubic(scale: int) -> Upscale:
@@ -42,14 +50,18 @@ def evaluate(
     benchmark_set: BenchmarkSet,
     scale: int,
     on_image: OnImage | None = None,
+    distance: Distance | None = None,
 ) -> SetScores:
     """Score an upscaler on a set, with a border of ``scale`` pixels left out.
+
+    While the next image is computed, those before are scored on the other cores.
 
     Args:
         upscale: turns an input into an image ``scale`` times as large.
         benchmark_set: the pairs, at the same scale.
         scale: the factor.
         on_image: called with each name and super-resolved image.
+        distance: LPIPS, or None to leave it out.
 
     Raises:
         LsfdError: the set has another scale, a file cannot be read, or an image cannot be scored.
@@ -58,20 +70,32 @@ def evaluate(
         raise LsfdError(
             f"the set {benchmark_set.name} was made for x{benchmark_set.scale}, not x{scale}"
         )
-    images = {}
-    for name, lq, hr in tqdm(benchmark_set, benchmark_set.name, leave=False, disable=None):
-        sr = upscale(lq)
-        try:
-            images[name] = ImageScores.of(sr, hr, crop_border=scale)
-        except LsfdError as error:
-            raise LsfdError(f"{benchmark_set.name}/{name}: {error}") from error
-        if on_image is not None:
-            on_image(name, sr)
+    cores = os.cpu_count() or 1
+    images: dict[str, ImageScores] = {}
+    waiting: deque[tuple[str, Future[ImageScores]]] = deque()
+
+    def finish(first: int) -> None:
+        """Take scores until only so many images are left waiting."""
+        while len(waiting) > first:
+            name, future = waiting.popleft()
+            try:
+                images[name] = future.result()
+            except LsfdError as error:
+                raise LsfdError(f"{benchmark_set.name}/{name}: {error}") from error
+
+    with ThreadPoolExecutor(cores, "score") as pool:
+        for name, lq, hr in tqdm(benchmark_set, benchmark_set.name, leave=False, disable=None):
+            sr = upscale(lq)
+            waiting.append((name, pool.submit(ImageScores.of, sr, hr, scale, distance)))
+            if on_image is not None:
+                on_image(name, sr)
+            finish(2 * cores)  # Waiting images lie in memory.
+        finish(0)
     return SetScores(benchmark_set.name, images)
 
 
 def benchmark(
-    weights: Sequence[Path],
+    weights: Sequence[str | Path],
     sets: Sequence[str],
     scale: int,
     *,
@@ -80,11 +104,12 @@ def benchmark(
     precision: str = "fp32",
     tile: int | None = None,
     pictures: Path | None = None,
+    runs: int = 0,
 ) -> BenchmarkReport:
     """Score bicubic enlargement and trained networks on sets by name.
 
     Args:
-        weights: files that describe themselves.
+        weights: files that describe themselves, or names of ready students.
         sets: names or folders, see :func:`lsfd.evaluation.sets.find_set`.
         scale: the factor.
         root: where the sets lie.
@@ -92,18 +117,20 @@ def benchmark(
         precision: see there.
         tile: see there.
         pictures: see there.
+        runs: see there.
 
     Raises:
-        LsfdError: a set is not found, and as :func:`benchmark_sets`.
+        LsfdError: a set or a name is not found, and as :func:`benchmark_sets`.
     """
     return benchmark_sets(
-        weights,
+        [find_weights(each) for each in weights],
         [find_set(name, root, scale) for name in sets],
         scale,
         device=device,
         precision=precision,
         tile=tile,
         pictures=pictures,
+        runs=runs,
     )
 
 
@@ -119,13 +146,15 @@ def benchmark_sets(
     tile: int | None = None,
     pictures: Path | None = None,
     suffix: str = "",
+    runs: int = 0,
 ) -> BenchmarkReport:
     """Score bicubic enlargement and trained networks.
 
     All networks are loaded before the first image is computed, so that a mistake shows at once.
+    LPIPS is among the scores where the weights of its backbone are there.
 
     Args:
-        weights: files that :func:`lsfd.networks.student_file.load_any` reads.
+        weights: files that :func:`lsfd.inference.networks.open_network` reads.
         sets: what to score on.
         scale: the factor of networks and sets.
         options: the networks' BasicSR options, for files that do not describe themselves.
@@ -135,6 +164,8 @@ def benchmark_sets(
         tile: as for ``Upscaler``.
         pictures: folder for the images, ``PICTURES/<set>/<model>/<name>.png``; None for none.
         suffix: put behind their names.
+        runs: how often to time each network, which is done before scoring, as memory is measured;
+            0: neither.
 
     Raises:
         LsfdError: a file cannot be loaded or enlarges by another factor, two models or sets have
@@ -142,17 +173,43 @@ def benchmark_sets(
     """
     _refuse_doubles("sets", [each.name for each in sets])
     names = _model_names(weights)
-    upscalers = []
-    for path in weights:
-        network, card = load_any(path, options, key)
-        if card.scale != scale:
-            raise LsfdError(f"{path} enlarges x{card.scale}, but the benchmark is for x{scale}")
-        upscalers.append(Upscaler(network, scale, device, precision, tile))
-    costs = [_cost(upscaler) for upscaler in upscalers]
-    rows = [BenchmarkRow(BICUBIC, 0, 0, _score(BICUBIC, bicubic(scale), sets, pictures, suffix))]
-    for name, upscaler, cost in zip(names, upscalers, costs, strict=True):
-        rows.append(BenchmarkRow(name, *cost, _score(name, upscaler, sets, pictures, suffix)))
+    how = [(path, scale, options, key, device, precision, tile) for path in weights]
+    upscalers = {name: load_upscaler(*each) for name, each in zip(names, how, strict=True)}
+    models: dict[str, Upscale] = {BICUBIC: bicubic(scale), **upscalers}
+    seconds = seconds_per_megapixel(models, scale, runs) if runs else {}
+    costs = {BICUBIC: Cost(0, 0, seconds.get(BICUBIC))}
+    for each, (name, upscaler) in zip(how, upscalers.items(), strict=True):
+        memory = None
+        if runs:
+            memory = bytes_per_megapixel(load_upscaler, each, scale, upscaler.device)
+        costs[name] = Cost(*_size(upscaler), seconds.get(name), memory)
+    distance = Lpips.if_there(upscalers[names[-1]].device if names else "cpu")
+    rows = []
+    for name, upscale in models.items():
+        scores = _score(name, upscale, sets, pictures, suffix, distance)
+        rows.append(BenchmarkRow(name, costs[name], scores))
     return BenchmarkReport(scale, tuple(rows))
+
+
+def load_upscaler(
+    path: Path,
+    scale: int,
+    options: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    tile: int | None = None,
+) -> Upscaler:
+    """Return a network from a file, ready to be measured; see :func:`benchmark_sets`.
+
+    Raises:
+        LsfdError: it cannot be loaded, or enlarges by another factor.
+    """
+    described = options is None
+    network, card = open_network(path) if described else load_any(path, options, key)
+    if card.scale != scale:
+        raise LsfdError(f"{path} enlarges x{card.scale}, but the benchmark is for x{scale}")
+    return Upscaler(network, scale, device, precision, tile)
 
 
 def _score(
@@ -161,22 +218,21 @@ def _score(
     sets: Sequence[BenchmarkSet],
     pictures: Path | None,
     suffix: str,
+    distance: Distance | None,
 ) -> tuple[SetScores, ...]:
     """Score one model on all sets and write its images where they are wanted."""
     scores = []
     for each in tqdm(sets, model, disable=None):
         folder = None if pictures is None else pictures / each.name / model
-        scores.append(evaluate(upscale, each, each.scale, _picture_writer(folder, suffix)))
+        writer = _picture_writer(folder, suffix)
+        scores.append(evaluate(upscale, each, each.scale, writer, distance))
     return tuple(scores)
 
 
-def _cost(upscaler: Upscaler) -> tuple[int, int]:
-    """Return parameters and multiply-adds, the latter for an output of ``PAPER_OUTPUT``."""
-    height, width = (
-        -(-(side // upscaler.scale) // upscaler.multiple) * upscaler.multiple
-        for side in PAPER_OUTPUT
-    )
+def _size(upscaler: Upscaler) -> tuple[int, int]:
+    """Return parameters and multiply-adds, the latter for an output of 1280 x 720 pixels."""
     network = upscaler.network
+    height, width = paper_input(upscaler.scale, upscaler.multiple)
     return count_parameters(network), multiply_adds(network, height, width)
 
 

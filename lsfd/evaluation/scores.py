@@ -11,21 +11,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lsfd.metrics.image import mean_score, psnr, ssim
+from lsfd.metrics.lpips import SMALLEST
 from lsfd.reporting.tables import markdown_table
+
+Distance = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
+"""Compares two uint8 images H x W x 3: :class:`lsfd.metrics.lpips.Lpips`."""
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """PSNR in dB (``inf`` for identical images) and SSIM, on luma and on RGB."""
+    """PSNR in dB (``inf`` for identical images) and SSIM, on luma and on RGB; perhaps LPIPS."""
 
     psnr_y: float
     ssim_y: float
     psnr_rgb: float
     ssim_rgb: float
+    lpips: float | None = None
 
     @classmethod
-    def of(cls, sr: NDArray[np.uint8], hr: NDArray[np.uint8], crop_border: int) -> ImageScores:
+    def of(
+        cls,
+        sr: NDArray[np.uint8],
+        hr: NDArray[np.uint8],
+        crop_border: int,
+        distance: Distance | None = None,
+    ) -> ImageScores:
         """Score an image, uint8 H x W x 3, against the original of the same shape.
+
+        Args:
+            sr: the image.
+            hr: the original.
+            crop_border: pixels on each side that no score looks at.
+            distance: LPIPS, or None to leave it out.
 
         Raises:
             LsfdError: the shapes differ, or the images are too small.
@@ -35,6 +52,7 @@ class ImageScores:
             ssim_y=ssim(sr, hr, crop_border, "y"),
             psnr_rgb=psnr(sr, hr, crop_border, "rgb"),
             ssim_rgb=ssim(sr, hr, crop_border, "rgb"),
+            lpips=None if distance is None else _perceptual(distance, sr, hr, crop_border),
         )
 
 
@@ -66,9 +84,16 @@ class SetScores:
         return self._mean(lambda scores: scores.ssim_rgb)
 
     @property
+    def lpips(self) -> float | None:
+        """Mean LPIPS (0: equal), where all images have one."""
+        values = [scores.lpips for scores in self.images.values()]
+        known = [value for value in values if value is not None]
+        return mean_score(known)[0] if len(known) == len(values) else None
+
+    @property
     def means(self) -> ImageScores:
-        """All four means."""
-        return ImageScores(self.psnr_y, self.ssim_y, self.psnr_rgb, self.ssim_rgb)
+        """All means."""
+        return ImageScores(self.psnr_y, self.ssim_y, self.psnr_rgb, self.ssim_rgb, self.lpips)
 
     @property
     def identical(self) -> int:
@@ -79,8 +104,9 @@ class SetScores:
         """Return means and images as JSON values.
 
         ``{"psnr_y": 32.6, "ssim_y": 0.9, "psnr_rgb": ..., "ssim_rgb": ..., "images": {"baby":
-        {"psnr_y": ...}}}``. JSON has no infinity: an infinite PSNR is the string ``"inf"``. With
-        k identical images there is ``"identical": k`` beside the means, which are over the rest.
+        {"psnr_y": ...}}}``, and ``"lpips"`` where it was measured. JSON has no infinity: an
+        infinite PSNR is the string ``"inf"``. With k identical images there is ``"identical": k``
+        beside the means, which are over the rest.
         """
         entry: dict[str, Any] = _json_values(self.means)
         if self.identical:
@@ -113,9 +139,19 @@ class SetScores:
         return mean_score(score(scores) for scores in self.images.values())[0]
 
 
+def _perceptual(
+    distance: Distance, sr: NDArray[np.uint8], hr: NDArray[np.uint8], border: int
+) -> float | None:
+    """Return the distance inside a border; None for images too small for it."""
+    height, width, _ = sr.shape
+    inside = np.s_[border : height - border, border : width - border]
+    return distance(sr[inside], hr[inside]) if min(sr[inside].shape[:2]) >= SMALLEST else None
+
+
 def _json_values(scores: ImageScores) -> dict[str, float | str]:
-    """Return the four scores by name, infinity as a string."""
+    """Return the scores by name, infinity as a string."""
     return {
         name: value if math.isfinite(value) else str(value)
         for name, value in asdict(scores).items()
+        if value is not None
     }

@@ -24,9 +24,9 @@ def parse_mixture(text: str) -> dict[str, float]:
         try:
             share = float(number)
         except ValueError:
-            raise LsfdError(f"--mix: '{part}' is no NAME=NUMBER; write {EXAMPLE}") from None
+            raise LsfdError(f"mix: '{part}' is no NAME=NUMBER; write {EXAMPLE}") from None
         if name in shares:
-            raise LsfdError(f"--mix: '{name}' comes twice in '{text}'")
+            raise LsfdError(f"mix: '{name}' comes twice in '{text}'")
         shares[name] = share
     return shares
 
@@ -39,7 +39,7 @@ def choose_mixture(network: nn.Module, shares: Mapping[str, float]) -> None:
     """
     if not isinstance(network, GatedEDSR):
         raise LsfdError(
-            f"--mix: this network, {type(network).__name__}, was trained for one purpose and has "
+            f"mix: this network, {type(network).__name__}, was trained for one purpose and has "
             "no mixture to choose; leave the option out, or give a student that SGN trained"
         )
     network.set_mixture(shares)

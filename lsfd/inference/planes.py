@@ -18,7 +18,7 @@ def to_planes(pixels: NDArray[Any], device: torch.device) -> Tensor:
     """Return pixels of 8 or 16 bits, H x W x C, as 1 x C x H x W in 0..1, float32."""
     # An H x W x C array seen as N x C x H x W already has the channels_last layout.
     if pixels.dtype == np.uint8:
-        planes = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+        planes = torch.tensor(np.ascontiguousarray(pixels)).to(device)  # May be read-only.
     else:  # Arithmetic on uint16 tensors is not there for every device.
         planes = torch.from_numpy(pixels.astype(np.float32)).to(device)
     return planes.permute(2, 0, 1)[None].float().div_(np.iinfo(pixels.dtype).max)
@@ -33,6 +33,17 @@ def to_pixels(planes: Tensor, dtype: DTypeLike) -> NDArray[Any]:
     return np.asarray(levels.permute(1, 2, 0).contiguous().cpu().numpy(), dtype)
 
 
+def filled_up(planes: Tensor, multiple: int) -> Tensor:
+    """Return N x C x h x w, reflected at bottom and right until both sides are multiples."""
+    for axis in (2, 3):
+        length = planes.shape[axis]
+        fill = -length % multiple
+        if fill:  # By index, because torch does not reflect farther than an image is wide.
+            places = np.pad(np.arange(length), (0, fill), mode="reflect")
+            planes = planes.index_select(axis, torch.from_numpy(places).to(planes.device))
+    return planes
+
+
 def enlarge_planes(planes: Tensor, network: Network, scale: int) -> Tensor:
     """Return an image enlarged: colours by the network, transparency by bicubic interpolation.
 
@@ -40,8 +51,8 @@ def enlarge_planes(planes: Tensor, network: Network, scale: int) -> Tensor:
     keeps what is opaque exactly so, which no network promises.
 
     Args:
-        planes: 1 x C x h x w; C is 1 (grey), 2 (with alpha), 3 (RGB) or 4 (with alpha).
-        network: takes 1 x 3 x h x w.
+        planes: N x C x h x w; C is 1 (grey), 2 (with alpha), 3 (RGB) or 4 (with alpha).
+        network: takes N x 3 x h x w.
         scale: by which it enlarges.
     """
     bands = planes.shape[1]

@@ -17,7 +17,7 @@ from lsfd.imaging.raster import Raster
 from lsfd.imaging.transparency import REACH, spread_colours
 from lsfd.inference.device import autocast_dtype, pick_device
 from lsfd.inference.memory import budget, bytes_per_pixel, noticing_scarcity
-from lsfd.inference.planes import enlarge_planes, self_ensemble, to_pixels, to_planes
+from lsfd.inference.planes import enlarge_planes, filled_up, self_ensemble, to_pixels, to_planes
 from lsfd.inference.tiles import fitting_tile, spans
 from lsfd.networks.reach import reach
 from lsfd.networks.trial import evaluating, size_multiple
@@ -136,6 +136,22 @@ class Upscaler:
         tile = self._first_tile(height, width, False)
         self._run_tiles(source, target, tile, progress or _nobody)
 
+    def planes(self, planes: Tensor) -> Tensor:
+        """Return images enlarged, whole, whatever memory that takes.
+
+        Args:
+            planes: N x C x h x w in 0..1, float32, on the device of the network; C is 1 (grey), 2
+                (with alpha), 3 (RGB) or 4 (with alpha).
+
+        Returns:
+            N x C x sh x sw as the network gives it: it may leave 0..1 a little.
+
+        Raises:
+            LsfdError: as in ``__call__``.
+        """
+        with evaluating(self.network):
+            return self._run_planes(planes, self._deep_dtype)
+
     @cached_property
     def _reach(self) -> int | None:
         return reach(self.network)
@@ -212,20 +228,22 @@ class Upscaler:
 
     def _run(self, pixels: NDArray[Any]) -> Tensor:
         """Return pixels enlarged, as 1 x C x H x W in 0..1."""
-        height, width, bands = pixels.shape
-        if bands in (2, 4):
+        if pixels.shape[2] in (2, 4):
             pixels = spread_colours(pixels)
-        fill = self._round_up(height) - height, self._round_up(width) - width
-        padded = np.pad(pixels, ((0, fill[0]), (0, fill[1]), (0, 0)), mode="reflect")
         dtype = self._dtype if pixels.dtype == np.uint8 else self._deep_dtype
+        return self._run_planes(to_planes(pixels, self.device), dtype)
+
+    def _run_planes(self, planes: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """Return N x C x h x w enlarged, computed in a number format."""
+        height, width = planes.shape[2:]
 
         def network(lq: Tensor) -> Tensor:
             with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
                 return self._checked(lq, self.network(lq))
 
         run = self_ensemble(network) if self._ensemble else network
-        planes = enlarge_planes(to_planes(padded, self.device), run, self.scale)
-        return planes[:, :, : height * self.scale, : width * self.scale]
+        enlarged = enlarge_planes(filled_up(planes, self.multiple), run, self.scale)
+        return enlarged[:, :, : height * self.scale, : width * self.scale]
 
     def _checked(self, lq: Tensor, output: Tensor) -> Tensor:
         """Return a network's output, or raise an error if it is no image."""

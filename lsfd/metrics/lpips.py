@@ -18,6 +18,9 @@ from lsfd.errors import LsfdError
 
 Backbone = Literal["alex", "vgg", "squeeze"]
 
+SMALLEST = 32
+"""Height and width in pixels that AlexNet needs."""
+
 _IMAGENET_WEIGHTS = {
     "alex": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,
     "vgg": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
@@ -40,12 +43,11 @@ class Lpips:
     """
 
     def __init__(self, backbone: Backbone = "alex", device: str | torch.device = "cpu") -> None:
-        url = _IMAGENET_WEIGHTS[backbone].url
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+        path = _weights(backbone)
         if not path.is_file():
             raise LsfdError(
                 f"LPIPS needs torchvision's weights of its backbone '{backbone}': "
-                f"download {url} and put it at {path}"
+                f"download {_IMAGENET_WEIGHTS[backbone].url} and put it at {path}"
             )
         with warnings.catch_warnings():
             # lpips 0.1.4 uses torchvision's old ``pretrained`` argument.
@@ -60,6 +62,11 @@ class Lpips:
         )
         self._device = torch.device(device)
         self._network.to(self._device)
+
+    @classmethod
+    def if_there(cls, device: str | torch.device = "cpu") -> Lpips | None:
+        """Return what papers report, with AlexNet, or None without the weights of its backbone."""
+        return cls(device=device) if _weights("alex").is_file() else None
 
     @torch.no_grad()
     def __call__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
@@ -78,3 +85,9 @@ class Lpips:
         """Return the image as 1 x 3 x H x W in -1..1, the range lpips expects."""
         tensor = torch.from_numpy(np.ascontiguousarray(image)).to(self._device)
         return tensor.permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def _weights(backbone: Backbone) -> Path:
+    """Return where the weights of a backbone lie, if they are there."""
+    url = _IMAGENET_WEIGHTS[backbone].url
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name

@@ -18,7 +18,7 @@ from lsfd.networks.card import METADATA_KEY, StudentCard
 from lsfd.networks.foreign import load_foreign
 from lsfd.networks.weights import check_fit, fit_weights, load_weights, read_state_dict
 
-__all__ = ["StudentCard", "load_any", "load_student", "save_student"]
+__all__ = ["StudentCard", "load_any", "read_student", "save_student"]
 
 SUFFIX = ".safetensors"
 
@@ -58,7 +58,7 @@ def save_student(
     write_bytes(path, save(tensors, card.to_metadata()), durable=True)
 
 
-def load_student(path: Path) -> tuple[nn.Module, StudentCard]:
+def read_student(path: Path) -> tuple[nn.Module, StudentCard]:
     """Load a file that :func:`save_student` wrote, without any option file.
 
     Returns:
@@ -88,7 +88,7 @@ def load_any(
     Args:
         path: The file.
         options: The network's BasicSR options; without them the file has to describe itself
-            (:func:`load_student`) or to be recognised by its weights
+            (:func:`read_student`) or to be recognised by its weights
             (:func:`lsfd.networks.foreign.load_foreign`).
         key: Which part of a checkpoint holds the weights, see
             :func:`lsfd.networks.weights.read_state_dict`.
@@ -108,7 +108,7 @@ def load_any(
             load_weights(network, path, key)
             architecture = dict(options)
         elif METADATA_KEY in _metadata(path):
-            return load_student(path)
+            return read_student(path)
         else:
             network, architecture = load_foreign(path, key)
     network.eval()

@@ -35,7 +35,7 @@ from lsfd.data.store import Store
 from lsfd.errors import LsfdError
 from lsfd.inference.device import autocast_dtype
 from lsfd.networks.slim_edsr import SlimEDSR
-from lsfd.networks.student_file import StudentCard, load_student, save_student
+from lsfd.networks.student_file import StudentCard, read_student, save_student
 from lsfd.training.assembly import build_teachers
 from lsfd.training.distributed import Processes
 from lsfd.training.model import training_device
@@ -91,7 +91,7 @@ def check_student(path: Path, choice: Choice) -> float:
     Raises:
         LsfdError: it is another network, or costs more than its budget.
     """
-    network, card = load_student(path)
+    network, card = read_student(path)
     if card.architecture != choice.options:
         raise LsfdError(f"{path}: is not the network that was chosen; remove it and train again")
     cost = choice.cost
@@ -245,7 +245,7 @@ class Compression:
         record = json.loads(file.read_text(encoding="utf-8"))
         if record.get("key") != self._key(budget):
             return None
-        network, _ = load_student(self.assembled(budget))
+        network, _ = read_student(self.assembled(budget))
         assert isinstance(network, SlimEDSR)
         return Choice.from_json(record, budget, network)
 
