@@ -171,6 +171,8 @@ def benchmark_sets(
         LsfdError: a file cannot be loaded or enlarges by another factor, two models or sets have
             one name, and as :func:`evaluate`.
     """
+    if runs < 0:
+        raise LsfdError(f"runs must be 0 or more, not {runs}")
     _refuse_doubles("sets", [each.name for each in sets])
     names = _model_names(weights)
     how = [(path, scale, options, key, device, precision, tile) for path in weights]

@@ -1,0 +1,105 @@
+"""``train``, ``test``, ``methods``, ``compare``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lsfd.verbs.arguments import Verbs, add_options_arguments, add_result_arguments, show_benchmark
+
+
+def add_train(verbs: Verbs) -> None:
+    """Add ``lsfd train``."""
+    verb = verbs.add_parser("train", help="train a student (or a teacher) from an option file")
+    add_options_arguments(verb)
+    verb.add_argument("--auto_resume", action="store_true", help="go on from the newest checkpoint")
+    verb.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none")
+    verb.add_argument(
+        "--debug", action="store_true", help="log every step; validate and save every 8"
+    )
+    verb.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    verb.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from lsfd.training.run import train
+
+    return train(
+        arguments.opt,
+        arguments.overrides,
+        auto_resume=arguments.auto_resume,
+        launcher=arguments.launcher,
+        debug=arguments.debug,
+    )
+
+
+def add_test(verbs: Verbs) -> None:
+    """Add ``lsfd test``."""
+    verb = verbs.add_parser(
+        "test", help="score a run's student on the validation sets of its option file"
+    )
+    add_options_arguments(verb)
+    verb.add_argument("--weights", type=Path, help="default: the run's finished student")
+    add_result_arguments(verb)
+    verb.add_argument("--launcher", choices=("none",), default="none", help=argparse.SUPPRESS)
+    verb.set_defaults(run=_test)
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    from lsfd.training.test import test
+
+    report = test(
+        arguments.opt, arguments.overrides, weights=arguments.weights, pictures=arguments.pictures
+    )
+    return show_benchmark(report, arguments)
+
+
+def add_methods(verbs: Verbs) -> None:
+    """Add ``lsfd methods``."""
+    verb = verbs.add_parser("methods", help="list the distillation methods")
+    verb.set_defaults(run=_methods)
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    from lsfd.training.methods import methods_table
+
+    print(methods_table(), end="")
+    return 0
+
+
+def add_compare(verbs: Verbs) -> None:
+    """Add ``lsfd compare``."""
+    verb = verbs.add_parser(
+        "compare",
+        help="train several methods with several seeds and compare them",
+        description="Train methods x seeds at equal budget from one option file, then write a "
+        "table and a picture. The same command goes on where it was stopped.",
+    )
+    add_options_arguments(verb)
+    verb.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="default: those of the option file"
+    )
+    verb.add_argument(
+        "--seeds", nargs="+", type=int, metavar="N", help="default: those of the option file"
+    )
+    verb.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: beside the runs")
+    verb.add_argument("--jobs", type=int, default=1, metavar="N", help="runs that train at once")
+    verb.add_argument(
+        "--no_teacher_cache", action="store_true",
+        help="run the teachers in every run, instead of keeping what they gave on disk",
+    )  # fmt: skip
+    verb.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from lsfd.training.compare import compare
+
+    return compare(
+        arguments.opt,
+        arguments.overrides,
+        arguments.methods,
+        arguments.seeds,
+        output=arguments.output,
+        jobs=arguments.jobs,
+        keep_teacher_results=not arguments.no_teacher_cache,
+    )
