@@ -1,31 +1,28 @@
-"""Training curves: one run in detail, or several runs compared.
-
-Both read the records of ``metrics.jsonl``::
-
-    {"kind": "train", "iteration": 100, "losses": {"l_pix": 0.03}, "lr": 1e-4, ...}
-    {"kind": "val", "iteration": 1000, "set": "Set5", "scores": {"psnr": 30.1, "ssim": 0.87}}
-
-Non-finite values are left out. Where an iteration occurs twice (a run that was resumed from an
-older checkpoint) the later record counts.
-"""
+"""Training curves: one run in detail, or several runs compared."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
+from lsfd.reporting.series import (
+    Points,
+    Records,
+    losses_of,
+    moving_mean,
+    rates_of,
+    scores_of,
+    settled_range,
+    smoothing_window,
+)
 from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
-
-Records = Sequence[Mapping[str, Any]]
-_Points = dict[int, float]
 
 _AXIS_NAMES = {"psnr": "PSNR-Y (dB)", "ssim": "SSIM-Y"}
 
@@ -40,18 +37,15 @@ def save_run_curves(records: Records, path: str | os.PathLike[str], title: str) 
     Raises:
         LsfdError: the file cannot be written.
     """
-    train = [record for record in records if record.get("kind") == "train"]
-    losses = _series((name, r, v) for r in train for name, v in r.get("losses", {}).items())
-    rates = _series(("lr", r, r.get("lr")) for r in train)
-    scores = _scores(records, "psnr")
+    scores = scores_of(records, "psnr")
     sets = list(scores) or [""]
     heights = [2.6, *[1.6] * len(sets), 0.8]
     with saved_figure(path, sum(heights) + 0.9, title) as figure:
         panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
-        _draw_losses(panels[0], losses)
+        _draw_losses(panels[0], losses_of(records))
         for axes, name in zip(panels[1:-1], sets, strict=True):
             _draw_validation(axes, name, scores.get(name, {}))
-        _draw_rate(panels[-1], rates.get("lr", {}))
+        _draw_rate(panels[-1], rates_of(records))
 
 
 def save_comparison_curves(
@@ -76,7 +70,7 @@ def save_comparison_curves(
     Raises:
         LsfdError: the file cannot be written.
     """
-    by_run = {name: _scores(records, metric) for name, records in runs.items()}
+    by_run = {name: scores_of(records, metric) for name, records in runs.items()}
     sets = list(dict.fromkeys(name for scores in by_run.values() for name in scores)) or [""]
     columns = 2 if len(sets) == 4 else min(len(sets), 3)
     rows = math.ceil(len(sets) / columns)
@@ -94,21 +88,7 @@ def save_comparison_curves(
         _legend_below(figure)
 
 
-def _series(triples: Iterable[tuple[str, Mapping[str, Any], Any]]) -> dict[str, _Points]:
-    """Collect (name, record, value) into name -> iteration -> value, in order of iteration."""
-    found: dict[str, _Points] = {}
-    for name, record, value in triples:
-        if value is not None and math.isfinite(value):
-            found.setdefault(name, {})[int(record["iteration"])] = float(value)
-    return {name: dict(sorted(points.items())) for name, points in found.items()}
-
-
-def _scores(records: Records, metric: str) -> dict[str, _Points]:
-    validations = [record for record in records if record.get("kind") == "val"]
-    return _series((r["set"], r, r.get("scores", {}).get(metric)) for r in validations)
-
-
-def _draw_losses(axes: Axes, losses: Mapping[str, _Points]) -> None:
+def _draw_losses(axes: Axes, losses: Mapping[str, Points]) -> None:
     axes.set_title("Losses")
     # A logarithmic axis has no place for zero; a loss of weight zero is nothing else.
     positive = {n: {i: v for i, v in points.items() if v > 0} for n, points in losses.items()}
@@ -119,10 +99,10 @@ def _draw_losses(axes: Axes, losses: Mapping[str, _Points]) -> None:
     for index, (name, points) in enumerate(positive.items()):
         style = _line_style(index)
         iterations, values = list(points), np.array(list(points.values()))
-        window = max(1, len(values) // 20)
+        window = smoothing_window(len(values))
         if window > 1:
             axes.plot(iterations, values, color=style["color"], linewidth=0.6, alpha=0.35)
-        means = _moving_mean(values, window)
+        means = moving_mean(values, window)
         axes.plot(iterations, means, label=name, marker=_marker(points), **style)
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -135,7 +115,7 @@ def _draw_losses(axes: Axes, losses: Mapping[str, _Points]) -> None:
     _legend_beside(axes)
 
 
-def _draw_validation(axes: Axes, name: str, points: _Points) -> None:
+def _draw_validation(axes: Axes, name: str, points: Points) -> None:
     axes.set_title(f"{name} PSNR-Y (dB)".lstrip())
     if not points:
         _note_empty(axes, "no validation yet")
@@ -147,7 +127,7 @@ def _draw_validation(axes: Axes, name: str, points: _Points) -> None:
     _legend_beside(axes)
 
 
-def _draw_rate(axes: Axes, points: _Points) -> None:
+def _draw_rate(axes: Axes, points: Points) -> None:
     axes.set_title("Learning rate")
     _count_iterations(axes)
     if not points:
@@ -163,7 +143,7 @@ def _draw_rate(axes: Axes, points: _Points) -> None:
 def _draw_comparison(
     axes: Axes,
     metric: str,
-    curves: Mapping[str, _Points],
+    curves: Mapping[str, Points],
     references: Mapping[str, float],
 ) -> None:
     _count_iterations(axes)
@@ -173,7 +153,7 @@ def _draw_comparison(
     for index, (run, points) in enumerate(curves.items()):
         style = _line_style(index)
         axes.plot(list(points), list(points.values()), label=run, marker=_marker(points), **style)
-    low, high = _settled_range(curves.values())
+    low, high = settled_range(curves.values())
     span = max(high - low, 1e-3)
     near = {n: v for n, v in references.items() if low - span <= v <= high + span}
     for index, (name, value) in enumerate(references.items()):
@@ -192,26 +172,13 @@ def _draw_comparison(
     axes.text(0.03, 0.97, "\n".join(above), ha="left", va="top", **style)
 
 
-def _settled_range(curves: Iterable[_Points]) -> tuple[float, float]:
-    """Return the least and the greatest value after the first fifth of each curve's iterations."""
-    values = [v for points in curves for i, v in points.items() if i >= max(points) / 5]
-    return min(values), max(values)
-
-
-def _moving_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Return the centred mean over ``window`` values, over fewer of them near the ends."""
-    kernel = np.ones(window)
-    counts = np.convolve(np.ones_like(values), kernel, mode="same")
-    return np.convolve(values, kernel, mode="same") / counts
-
-
 def _line_style(index: int) -> dict[str, Any]:
     """Return the look of the index-th line: first another colour, then another dash."""
     cycle, colour = divmod(index, len(PALETTE))
     return {"color": PALETTE[colour], "linestyle": ("-", "--", "-.", ":")[cycle % 4]}
 
 
-def _marker(points: _Points) -> str:
+def _marker(points: Points) -> str:
     """Return dots where a line alone would be hard to see or not there at all."""
     return "." if len(points) < 10 else ""
 

@@ -43,13 +43,22 @@ def save_maps(model: LSFDModel, sets: list[BenchmarkSet], iteration: int, folder
         lq, hr = _middle(lq, LARGEST, multiple, 1), _middle(hr, LARGEST, multiple, each.scale)
         if lq.size == 0:
             continue  # Smaller than a window.
-        for (method, name), shown in _maps(model, lq, hr, iteration).items():
+        for (method, name), shown in maps_of(model, lq, hr, iteration).items():
             path = folder / each.name / f"{image}_{method}_{name.replace(':', '-')}.png"
             save_attention(path, shown[0, 0].float().cpu().numpy(), hr, f"{method}, {name}")
 
 
-def _maps(model: LSFDModel, lq: Image, hr: Image, iteration: int) -> dict[tuple[str, str], Tensor]:
-    """Return all maps of an image, by the names of method and map."""
+def maps_of(
+    model: LSFDModel, lq: Image, hr: Image, iteration: int
+) -> dict[tuple[str, str], Tensor]:
+    """Return all maps of an image, 1 x 1 x h x w each, by the names of method and map.
+
+    Args:
+        model: nothing of it changes.
+        lq: uint8, h x w x 3.
+        hr: its original, uint8, sh x sw x 3.
+        iteration: counted from 1; methods that take no part in it show nothing.
+    """
     with evaluating(model.step):
         small, large = (_batched(image, model.device) for image in (lq, hr))
         batch = observe(model, small, large, iteration)

@@ -1,4 +1,4 @@
-"""``benchmark``, ``score``."""
+"""``benchmark``, ``score``, ``report``."""
 
 from __future__ import annotations
 
@@ -69,3 +69,47 @@ def _score(arguments: argparse.Namespace) -> int:
 
     scores = score_folders(arguments.sr, arguments.hr, arguments.scale)
     return show(scores.to_markdown(), scores.to_json(), arguments.json)
+
+
+def add_report(verbs: Verbs) -> None:
+    """Add ``lsfd report``."""
+    verb = verbs.add_parser(
+        "report",
+        help="one HTML file of runs: curves, scores, and pictures to compare by a slider",
+        description="Score, time and show the students of some runs beside their teachers and "
+        "bicubic, in one HTML file that needs no other file and no network.",
+    )
+    verb.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    verb.add_argument(
+        "-o", "--output", type=Path, metavar="FILE",
+        help="default: report.html in the run's folder, or beside the runs",
+    )  # fmt: skip
+    verb.add_argument(
+        "--sets", nargs="*", metavar="SET",
+        help="Set5 Set14 ..., or folders (default: the runs' validation sets; without a name: "
+        "curves alone)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--pictures", type=int, default=6, metavar="N", help="how many to show (default: 6)"
+    )
+    verb.add_argument(
+        "--data", type=Path, metavar="DIR", help="where the sets lie (default: $LSFD_DATA)"
+    )
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    verb.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from lsfd.training.report import report
+
+    print(
+        report(
+            arguments.runs,
+            arguments.output,
+            sets=arguments.sets,
+            pictures=arguments.pictures,
+            root=arguments.data,
+            device=arguments.device,
+        )
+    )
+    return 0
