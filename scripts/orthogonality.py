@@ -16,9 +16,9 @@ For each technique X a 2 x 2 design, {base, X} x {without, with distillation}, a
   each trained on without a teacher, and with one (LSFD and its defaults, or --method).
 
 All run in the ordinary trainer. The quantised students are also exported to ONNX with 8-bit integer
-kernels, scored and timed there beside the others; without the extra ``onnx`` that part is left out.
-How gains and their ratio are computed: lsfd/reporting/orthogonality.py. Finished runs are not run
-again; the same command goes on where it was stopped.
+kernels, scored and timed there beside the others; that part is left out without the extra
+``export``. How gains and their ratio are computed: lsfd/reporting/orthogonality.py. Finished runs
+are not run again; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,7 +46,9 @@ from lsfd.config.load import load_options, options_from_dict
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import evaluate
 from lsfd.evaluation.cost import PAPER_OUTPUT
-from lsfd.inference.onnx import OnnxUpscaler, export_onnx
+from lsfd.inference.export import export
+from lsfd.inference.networks import open_network
+from lsfd.inference.upscaler import Upscaler
 from lsfd.metrics.cost import count_parameters, multiply_adds
 from lsfd.networks.post_training import quantize_file
 from lsfd.networks.pruning import prune_file
@@ -267,10 +268,10 @@ def measure_costs(study: Study, runs: Mapping[str, PlannedRun]) -> dict[str, dic
         }
         if name != QUANTISED:  # In torch, quantisation is only simulated.
             ways[name, "torch"] = without_gradient(network, lq)
-        file = export(runs[name])
+        file = onnx_file(runs[name])
         if file is not None:
             costs[name]["onnx_bytes"] = file.stat().st_size
-            ways[name, "onnxruntime"] = partial(OnnxUpscaler(file, threads=1).run, lq.numpy())
+            ways[name, "onnxruntime"] = without_gradient(open_network(file)[0], lq)
     for (name, runtime), seconds in interleaved_seconds(ways).items():
         costs[name][f"seconds_{runtime}"] = seconds
     return costs
@@ -300,13 +301,13 @@ def interleaved_seconds(
     return {key: median(values) for key, values in times.items()}
 
 
-def export(run: PlannedRun) -> Path | None:
+def onnx_file(run: PlannedRun) -> Path | None:
     """Return a run's student as ONNX, written beside it once; None without the extra."""
     path = run.folder.student.with_suffix(".onnx")
     if path.exists():
         return path
     try:
-        export_onnx(read_student(run.folder.student)[0], path)
+        export(run.folder.student, path)
     except LsfdError as error:
         print(f"not exported: {error}")
         return None
@@ -321,11 +322,12 @@ def score_exported(study: Study) -> dict[str, dict[str, dict[int, list[float]]]]
         for run in study.cells(seed):
             if not run.method.startswith(QUANTISED):
                 continue
-            file = export(run)
+            file = onnx_file(run)
             if file is None:
                 return {}
             for each in validation_sets(run.loaded):
-                scores = evaluate(OnnxUpscaler(file, threads=1), each, each.scale)
+                upscaler = Upscaler(open_network(file)[0], each.scale, "cpu")
+                scores = evaluate(upscaler, each, each.scale)
                 pair = [trained[run.method][each.name][seed], scores.psnr_y]
                 found.setdefault(run.method, {}).setdefault(each.name, {})[seed] = pair
     return found
@@ -375,7 +377,7 @@ def costs_table(costs: Mapping[str, Mapping[str, float]]) -> str:
 def exported_table(exported: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]) -> str:
     """Return what the exported integers reach beside what was trained, means over seeds."""
     if not exported:
-        return "The quantised students were not exported: the extra `onnx` is not installed.\n"
+        return "The quantised students were not exported: the extra `export` is not installed.\n"
     rows = []
     for cell, by_set in exported.items():
         for name, by_seed in by_set.items():

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import subprocess
 import sys
 import time
@@ -185,17 +184,24 @@ def compare(path: Path, target: Path, kind: Kind, upscaler: Upscaler) -> str | N
     return None
 
 
+_LAUNCHER = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+"""Linux hands a program the peak memory of what started it: so something small starts it."""
+
+
 def run(*arguments: str | Path) -> tuple[int, str, float, int]:
     """Run ``lsfd upscale``; return exit status, what it printed, seconds, and peak memory."""
-    command = [sys.executable, "-m", "lsfd", "upscale", *map(str, arguments)]
+    python = sys.executable
+    command = [python, "-c", _LAUNCHER, python, "-m", "lsfd", "upscale", *map(str, arguments)]
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    printed, _, peak = done.stdout.rstrip().rpartition("\n")
     unit = 1 if sys.platform == "darwin" else 1024
-    return process.returncode, printed, time.perf_counter() - start, usage.ru_maxrss * unit
+    return done.returncode, printed, time.perf_counter() - start, int(peak) * unit
 
 
 def check_folder(source: Path, files: dict[Path, Kind], out: Path, weights: Path) -> list[str]:
@@ -264,11 +270,13 @@ def main() -> int:
     crop, source = arguments.crop, arguments.output / "in"
     found = find_images(arguments.photographs)[:40]
     photographs = [read_image(path)[:crop, : crop * 3 // 4] for path in found]
-    files = make_folder(source, photographs, arguments.count, arguments.panorama)
-    wrong = check_folder(source, files, arguments.output / "out", arguments.weights)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    wrong = []
     if arguments.side:
         limit = 3 << 29
-        wrong += check_memory(arguments.side, arguments.output, arguments.weights, limit)
+        wrong = check_memory(arguments.side, arguments.output, arguments.weights, limit)
+    files = make_folder(source, photographs, arguments.count, arguments.panorama)
+    wrong += check_folder(source, files, arguments.output / "out", arguments.weights)
     print("\n".join(wrong) or "all as it should be")
     return bool(wrong)
 
