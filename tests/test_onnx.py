@@ -1,145 +1,123 @@
-"""ONNX files: the integers in them are those that the network was trained with."""
+"""Networks as ONNX models, run by both runtimes."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from skimage import data
-from torch import Tensor
+from torch import Tensor, nn
 
-from lsfd.cli import main
 from lsfd.errors import LsfdError
-from lsfd.inference import onnx as exporter
-from lsfd.inference.onnx import OnnxUpscaler, export_onnx
-from lsfd.inference.upscaler import Upscaler
+from lsfd.inference.onnx import onnx_model, parts
+from lsfd.inference.openvino import to_openvino
+from lsfd.inference.runtimes import from_onnx, from_openvino
 from lsfd.networks.build import build_network
-from lsfd.networks.post_training import quantize
-from lsfd.networks.student_file import StudentCard, save_student
 
-EDSR = {
-    "type": "EDSR",
-    "num_in_ch": 3,
-    "num_out_ch": 3,
-    "num_feat": 8,
-    "num_block": 2,
-    "upscale": 4,
-}
+for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+    pytest.importorskip(package, reason=f"needs the extra export: no {package}")
+
+EDSR = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1}
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "EDSR": {**EDSR, "upscale": 4},
+    "RCAN": {
+        **EDSR, "type": "RCAN", "upscale": 2, "num_group": 1, "squeeze_factor": 2,
+    },
+    "SRVGGNetCompact": {
+        "type": "SRVGGNetCompact", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_conv": 1,
+        "upscale": 3,
+    },
+    "CheapEDSR": {**EDSR, "type": "CheapEDSR", "upscale": 2},
+    "GatedEDSR": {**EDSR, "type": "GatedEDSR", "upscale": 2},
+    "ECBSR": {
+        "type": "ECBSR", "num_in_ch": 3, "num_out_ch": 3, "num_block": 1, "num_channel": 2,
+        "with_idt": True, "act_type": "prelu", "scale": 2,
+    },
+}  # fmt: skip
 
 
-def photograph() -> Tensor:
-    image = torch.from_numpy(data.astronaut()[40:71, 200:223].copy())  # Odd sides.
-    return image.permute(2, 0, 1)[None].float() / 255
-
-
-def int8() -> Any:
+def network_of(name: str) -> nn.Module:
     torch.manual_seed(0)
-    network = build_network(EDSR)
-    with torch.no_grad():  # Values that clip, and a channel that is always on.
-        network.conv_first.weight.mul_(3)
-        network.body[0].conv1.bias.add_(20)
-    return quantize(network.eval(), EDSR, 8, [photograph()])[0]
-
-
-def arithmetic(
-    operator: str, inputs: tuple[Tensor, ...], dtype: torch.dtype, axis: int = 1
-) -> Tensor:
-    """What ONNX says that its two operators do."""
-    x, scale, zero = inputs
-    shape = [-1 if scale.dim() and d == axis else 1 for d in range(x.dim())]
-    scale, zero = scale.view(shape), zero.view(shape)
-    if operator == "QuantizeLinear":
-        assert dtype == torch.uint8
-        return ((x / scale).round() + zero).clamp(0, 255).to(dtype)
-    assert operator == "DequantizeLinear" and not x.is_floating_point()
-    return (x.float() - zero) * scale
-
-
-def test_integers_give_what_was_trained_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = int8()
-    monkeypatch.setattr(exporter, "_onnx", arithmetic)
+    network = build_network(NETWORKS[name])
     with torch.no_grad():
-        assert torch.equal(exporter._deployed(network)(photograph()), network(photograph()))
+        for parameter in network.parameters():  # Let every layer matter.
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return network.eval()
 
 
-def test_weights_are_stored_as_int8_and_biases_as_int32() -> None:
-    state = exporter._deployed(int8()).state_dict()
-    kinds = {name: value.dtype for name, value in state.items()}
-    weights = [name for name in kinds if name.endswith("conv1.weight") or "conv_" in name]
-    assert kinds["body.1.conv1.weight"] == kinds["conv_last.weight"] == torch.int8, weights
-    assert kinds["upsample.2.bias"] == torch.int32
-    assert kinds["conv_first.input_levels.zero"] == torch.uint8
-    assert state["body.0.conv2.input_levels.zero"] == 0  # After a ReLU.
-    assert state["body.0.conv1.input_levels.zero"] == 128
+def in_openvino(model: Any, source: str) -> Any:
+    return from_openvino(*to_openvino(model, {}), source)
 
 
-def test_other_bits_have_no_integer_kernels(tmp_path: Path) -> None:
-    network = quantize(build_network(EDSR), EDSR, 6, [photograph()])[0]
-    with pytest.raises(LsfdError, match="bits: integer kernels are for 8 bits, not 6"):
-        export_onnx(network, tmp_path / "network.onnx")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_number_of_images_of_any_size_is_as_in_torch(name: str) -> None:
+    network = network_of(name)
+    model = onnx_model(network)
+    runtimes: list[Callable[[Any, str], Any]] = [
+        lambda model, source: from_onnx(model.SerializeToString(), source),
+        in_openvino,
+    ]
+    for runtime in runtimes:
+        exported, card = runtime(model, name)
+        assert card.scale == (NETWORKS[name].get("upscale") or NETWORKS[name]["scale"])
+        for shape in ((1, 3, 17, 23), (2, 3, 33, 20), (3, 3, 1, 1)):
+            lq = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+            with torch.no_grad():
+                torch.testing.assert_close(exported(lq), network(lq), atol=2e-5, rtol=0)
 
 
-def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(LsfdError, match=r"pip install lsfd\[onnx\]"):
-        OnnxUpscaler(tmp_path / "network.onnx")
-    with pytest.raises(LsfdError, match=r"ends in \.onnx"):
-        export_onnx(int8(), tmp_path / "network.pt")
+def test_half_precision_is_between_float_images() -> None:
+    from onnx import TensorProto
+
+    model = onnx_model(network_of("EDSR"), half=True)
+    stored = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert stored == {TensorProto.FLOAT16}
+    for port in (*model.graph.input, *model.graph.output):
+        assert port.type.tensor_type.elem_type == TensorProto.FLOAT
+    lq = torch.rand(1, 3, 17, 23, generator=torch.Generator().manual_seed(1))
+    exported, _ = from_onnx(model.SerializeToString(), "half.onnx")
+    with torch.no_grad():
+        difference = (exported(lq) - network_of("EDSR")(lq)).abs().max()
+    assert 0 < difference < 1 / 255
 
 
-@pytest.mark.filterwarnings("ignore")
-class TestRuntime:
-    """By ONNX Runtime itself."""
+def test_equal_networks_give_equal_files_that_name_no_place_on_this_machine() -> None:
+    data = onnx_model(network_of("EDSR")).SerializeToString()
+    assert data == onnx_model(network_of("EDSR")).SerializeToString()
+    assert str(Path(torch.__file__).parent.parent).encode() not in data
+    assert str(Path(__file__).parent.parent).encode() not in data
 
-    @pytest.fixture(scope="class", autouse=True)
-    def _packages(self) -> None:
-        for name in ("onnx", "onnxscript", "onnxruntime"):
-            pytest.importorskip(name, reason=f"needs the extra onnx: no {name}")
 
-    @pytest.fixture(scope="class")
-    def files(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, Any, Path]:
-        """A network and its file, a quantised one and its file."""
-        folder = tmp_path_factory.mktemp("onnx")
-        torch.manual_seed(0)
-        full, quantized = build_network(EDSR).eval(), int8()
-        files = folder / "full.onnx", folder / "int8.onnx"
-        source = folder / "full.safetensors"
-        save_student(source, full, StudentCard(architecture=EDSR, scale=4))
-        assert main(["export", "-w", str(source), "-o", str(files[0])]) == 0
-        export_onnx(quantized, files[1])
-        return full, files[0], quantized, files[1]
+def test_parts_are_found_at_any_depth() -> None:
+    from onnx import helper, numpy_helper
 
-    @pytest.mark.parametrize("shape", [(31, 23), (1, 1), (24, 40)])
-    def test_runs_images_of_any_size(self, files: Any, shape: tuple[int, int]) -> None:
-        full, full_file, quantized, int8_file = files
-        x = photograph().expand(1, 3, 31, 23)
-        x = torch.nn.functional.interpolate(x, shape)
-        with torch.no_grad():
-            expected, trained = full(x).numpy(), quantized(x).numpy()
-        np.testing.assert_allclose(OnnxUpscaler(full_file).run(x.numpy()), expected, atol=1e-4)
-        found = OnnxUpscaler(int8_file).run(x.numpy())
-        # A sum that lies between two levels may fall on the other one, and that goes on from there.
-        assert np.sqrt(np.square(found - trained).mean()) < 0.1 * trained.std() + 1e-3
+    deep = numpy_helper.from_array(torch.ones(2).numpy(), "deep")
+    inner = helper.make_graph([], "inner", [], [], [deep])
+    node = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
+    model = helper.make_model(helper.make_graph([node], "outer", [], []))
+    assert [part.name for part in parts(model) if type(part) is type(deep)] == ["deep", "deep"]
 
-    def test_weights_take_a_byte_each(self, files: Any) -> None:
-        import onnx
 
-        stored = onnx.load(files[3]).graph.initializer
-        large = [item for item in stored if np.prod(item.dims) > 100]
-        assert len(large) == 9
-        assert {item.data_type for item in large} == {onnx.TensorProto.INT8}
+def test_what_the_exporter_cannot_do_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    class Picky(nn.Module):
+        def forward(self, lq: Tensor) -> Tensor:
+            return lq * 2 if lq.sum() > 0 else lq
 
-    def test_an_image_is_upscaled_as_by_torch(self, files: Any) -> None:
-        image = data.astronaut()[40:71, 200:223]
-        expected = Upscaler(files[0], 4, "cpu")(image).astype(int)
-        assert np.abs(OnnxUpscaler(files[1])(image).astype(int) - expected).max() <= 1
+    with pytest.raises(LsfdError, match=r"^Picky cannot be exported to ONNX: .") as error:
+        onnx_model(Picky())
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
 
-    def test_a_file_that_is_none_is_refused(self, tmp_path: Path) -> None:
-        path = tmp_path / "network.onnx"
-        path.write_bytes(b"no network")
-        with pytest.raises(LsfdError, match="is no ONNX file"):
-            OnnxUpscaler(path)
+
+def test_what_openvino_cannot_convert_is_one_sentence() -> None:
+    from onnx import helper
+
+    ports = [[helper.make_tensor_value_info(name, 1, ["n", 3, "h", "w"])] for name in ("lq", "sr")]
+    node = helper.make_node("Enlarge", ["lq"], ["sr"], domain="elsewhere")
+    model = helper.make_model(helper.make_graph([node], "network", *ports))
+    with pytest.raises(LsfdError, match=r"^OpenVINO cannot convert this network: .") as error:
+        to_openvino(model, {})
+    assert "\n" not in str(error.value)

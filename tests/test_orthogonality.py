@@ -168,7 +168,7 @@ def test_results_are_written(
         save_student(run.folder.student, network, card)
         record = {"kind": "val", "iteration": 1, "set": "photographs", "scores": {"psnr": number}}
         run.folder.records.write_text(json.dumps(record) + "\n")
-    monkeypatch.setattr(script, "export", lambda run: None)
+    monkeypatch.setattr(script, "onnx_file", lambda run: None)
     monkeypatch.setattr(script, "PAPER_OUTPUT", (48, 48))
     monkeypatch.setattr(script, "ROUNDS", 1)
     script.write_results(study, tmp_path / "results")

@@ -17,6 +17,7 @@ nothing, which would be half of all training pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -49,13 +50,23 @@ def write_embedded(out: Path) -> None:
     Raises:
         LsfdError: the installed scikit-image lacks one of them, or ``out`` cannot be written.
     """
-    data = Path(skimage.data.__file__).parent
     for split, names in (("train", EMBEDDED_TRAIN), ("val", EMBEDDED_VAL)):
-        for name in names:
-            if not (data / name).is_file():
-                raise LsfdError(
-                    f"scikit-image {version('scikit-image')} has no {name} in {data}; install "
-                    "scikit-image 0.22 or newer from its wheel"
-                )
-            image = read_image(data / name)
-            write_image(out / split / "HR" / Path(name).with_suffix(".png"), image)
+        for path in embedded_files(names):
+            write_image(out / split / "HR" / f"{path.stem}.png", read_image(path))
+
+
+def embedded_files(names: Iterable[str] = EMBEDDED_TRAIN + EMBEDDED_VAL) -> list[Path]:
+    """Return where some of the photographs lie in the installed scikit-image.
+
+    Raises:
+        LsfdError: it lacks one of them.
+    """
+    data = Path(skimage.data.__file__).parent
+    files = [data / name for name in names]
+    for path in files:
+        if not path.is_file():
+            raise LsfdError(
+                f"scikit-image {version('scikit-image')} has no {path.name} in {data}; install "
+                "scikit-image 0.22 or newer from its wheel"
+            )
+    return files

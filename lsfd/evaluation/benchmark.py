@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 from tqdm import tqdm
 
 from lsfd.errors import LsfdError
@@ -31,8 +32,12 @@ from lsfd.inference.networks import open_network
 from lsfd.inference.upscaler import Upscaler
 from lsfd.metrics.cost import count_parameters, multiply_adds
 from lsfd.metrics.lpips import Lpips
+from lsfd.networks.build import build_network
+from lsfd.networks.card import StudentCard
+from lsfd.networks.opaque import OpaqueNetwork
 from lsfd.networks.ready import find_weights
 from lsfd.networks.student_file import load_any
+from lsfd.networks.trial import size_multiple
 
 OnImage = Callable[[str, NDArray[np.uint8]], None]
 """Is given the name and the super-resolved image of each pair."""
@@ -176,15 +181,20 @@ def benchmark_sets(
     _refuse_doubles("sets", [each.name for each in sets])
     names = _model_names(weights)
     how = [(path, scale, options, key, device, precision, tile) for path in weights]
-    upscalers = {name: load_upscaler(*each) for name, each in zip(names, how, strict=True)}
+    opened = [_open(path, scale, options, key) for path in weights]
+    upscalers = {
+        name: Upscaler(network, scale, device, precision, tile)
+        for name, (network, _) in zip(names, opened, strict=True)
+    }
     models: dict[str, Upscale] = {BICUBIC: bicubic(scale), **upscalers}
     seconds = seconds_per_megapixel(models, scale, runs) if runs else {}
     costs = {BICUBIC: Cost(0, 0, seconds.get(BICUBIC))}
-    for each, (name, upscaler) in zip(how, upscalers.items(), strict=True):
+    for name, each, (network, card) in zip(names, how, opened, strict=True):
         memory = None
         if runs:
-            memory = bytes_per_megapixel(load_upscaler, each, scale, upscaler.device)
-        costs[name] = Cost(*_size(upscaler), seconds.get(name), memory)
+            device_used = upscalers[name].device
+            memory = bytes_per_megapixel(load_upscaler, each, scale, device_used)
+        costs[name] = Cost(*_size(network, card), seconds.get(name), memory)
     distance = Lpips.if_there(upscalers[names[-1]].device if names else "cpu")
     rows = []
     for name, upscale in models.items():
@@ -207,11 +217,18 @@ def load_upscaler(
     Raises:
         LsfdError: it cannot be loaded, or enlarges by another factor.
     """
-    described = options is None
-    network, card = open_network(path) if described else load_any(path, options, key)
+    network, _ = _open(path, scale, options, key)
+    return Upscaler(network, scale, device, precision, tile)
+
+
+def _open(
+    path: Path, scale: int, options: Mapping[str, Any] | None, key: str | None
+) -> tuple[nn.Module, StudentCard]:
+    """Return a network that enlarges by a scale, and its card."""
+    network, card = open_network(path) if options is None else load_any(path, options, key)
     if card.scale != scale:
         raise LsfdError(f"{path} enlarges x{card.scale}, but the benchmark is for x{scale}")
-    return Upscaler(network, scale, device, precision, tile)
+    return network, card
 
 
 def _score(
@@ -231,10 +248,17 @@ def _score(
     return tuple(scores)
 
 
-def _size(upscaler: Upscaler) -> tuple[int, int]:
-    """Return parameters and multiply-adds, the latter for an output of 1280 x 720 pixels."""
-    network = upscaler.network
-    height, width = paper_input(upscaler.scale, upscaler.multiple)
+def _size(network: nn.Module, card: StudentCard) -> tuple[int | None, int | None]:
+    """Return parameters and multiply-adds, the latter for an output of 1280 x 720 pixels.
+
+    An exported file counts as the network that it was made of.
+    """
+    if isinstance(network, OpaqueNetwork):
+        try:
+            network = build_network(card.architecture)
+        except LsfdError:  # Somebody else's: it does not say what it is.
+            return None, None
+    height, width = paper_input(card.scale, size_multiple(network))
     return count_parameters(network), multiply_adds(network, height, width)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lsfd.networks.opaque import OpaqueNetwork
 from lsfd.networks.trial import evaluating, trial_input
 
 CPU_LIMIT = 768 << 20
@@ -40,6 +41,8 @@ def budget(device: torch.device) -> int:
 
 def bytes_per_pixel(network: nn.Module) -> int:
     """Return an estimate of the memory that a network takes for each pixel of its input."""
+    if isinstance(network, OpaqueNetwork):
+        return network.bytes_per_pixel
     largest = 0
 
     def look(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:

@@ -11,6 +11,9 @@ from lsfd.errors import LsfdError
 from lsfd.networks.build import build_network
 from lsfd.networks.weights import fit_weights, infer_architecture, read_tensors, to_basicsr_keys
 
+SPANDREL = "spandrel"
+"""The type of a network that only spandrel can build."""
+
 
 def load_foreign(path: Path, key: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Load a network that its weights alone describe.
@@ -58,7 +61,7 @@ def _load_with_spandrel(tensors: dict[str, Tensor], path: Path) -> tuple[nn.Modu
         )
     # Some of spandrel's networks (RCAN) scale their input in place: the caller's batch.
     found.model.register_forward_pre_hook(_copy_input)
-    return found.model, {"type": "spandrel", "architecture": name}
+    return found.model, {"type": SPANDREL, "architecture": name}
 
 
 def _copy_input(_network: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -147,7 +147,7 @@ class GatedEDSR(nn.Module):
                 stored ones.
         """
         if mixture is None:
-            mixture = self.mixture.expand(len(x), -1)
+            mixture = self.mixture.expand(x.shape[0], -1)  # len() would be a constant in an export.
         mixture = mixture.to(x.dtype)
         mean = self.mean.type_as(x)
         shallow = self.gates[0](self.conv_first((x - mean) * self.img_range), mixture)

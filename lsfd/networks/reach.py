@@ -7,6 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from lsfd.networks.opaque import OpaqueNetwork
 from lsfd.networks.trial import evaluating, size_multiple, trial_input
 
 FARTHEST = 128
@@ -23,6 +24,8 @@ def reach(network: nn.Module) -> int | None:
         Pixels of the input; None: more than ``FARTHEST``, as in a network that takes means over
         the image, or it cannot be measured in this way.
     """
+    if isinstance(network, OpaqueNetwork):
+        return network.reach
     along_rows, along_columns = _seen_from(network, False), _seen_from(network, True)
     if along_rows is None or along_columns is None:
         return None

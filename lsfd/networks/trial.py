@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lsfd.networks.opaque import OpaqueNetwork
+
 TRIAL_SIZE = 24
 """Height and width of the trial input in pixels, unless the network's windows need a multiple."""
 
@@ -28,6 +30,8 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def size_multiple(network: nn.Module) -> int:
     """Return what height and width must be a multiple of: the attention windows, otherwise 1."""
+    if isinstance(network, OpaqueNetwork):
+        return network.multiple
     windows = (getattr(module, "window_size", 1) for module in network.modules())
     return math.lcm(*(size for size in windows if isinstance(size, int) and size > 0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,7 +124,9 @@ def _unpickle(path: Path) -> object:
     try:
         # Only the zip format of torch >= 1.6 can be mapped instead of copied into memory.
         mmap = zipfile.is_zipfile(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What is wrong is said once, below.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # A damaged pickle fails in the parser in any way it likes.
         code = re.search(r"GLOBAL:?\s+([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and code:

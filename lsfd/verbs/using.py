@@ -1,4 +1,4 @@
-"""``upscale``, ``export``."""
+"""``upscale``, ``export``, ``web``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lsfd.verbs.arguments import Verbs, add_device_arguments, add_file_arguments
+from lsfd.verbs.arguments import Verbs, add_device_arguments
 
 
 def add_upscale(verbs: Verbs) -> None:
@@ -86,17 +86,74 @@ def add_export(verbs: Verbs) -> None:
     """Add ``lsfd export``."""
     verb = verbs.add_parser(
         "export",
-        help="write a network as ONNX; a quantised one with integer kernels",
-        description="Needs the extra onnx: pip install lsfd[onnx].",
+        help="write a network as ONNX, OpenVINO, TorchScript or safetensors",
+        description="Write a network for other programs, check that they will compute the same, "
+        "and say by how much they differ. Files take and give RGB in 0..1, of any number and size.",
     )
-    add_file_arguments(verb, "the ONNX file, .onnx")
-    verb.set_defaults(run=_export)
+    verb.add_argument("-w", "--weights", required=True, metavar="FILE|NAME")
+    verb.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT",
+        help=".onnx, .xml (OpenVINO), .pt (TorchScript) or .safetensors",
+    )  # fmt: skip
+    verb.add_argument(
+        "--format", metavar="NAME",
+        help="onnx openvino torchscript safetensors (default: by the name of OUT)",
+    )  # fmt: skip
+    precision = verb.add_mutually_exclusive_group()
+    precision.add_argument(
+        "--half", dest="precision", action="store_const", const="fp16",
+        help="weights in half precision: half the size",
+    )  # fmt: skip
+    precision.add_argument(
+        "--int8", dest="precision", action="store_const", const="int8",
+        help="8-bit integers, ranges from photographs; says what they cost in PSNR",
+    )  # fmt: skip
+    verb.add_argument(
+        "--images", type=Path, metavar="DIR",
+        help="photographs for --int8, in high resolution (default: those that scikit-image ships)",
+    )  # fmt: skip
+    verb.set_defaults(run=_export, precision="fp32")
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from lsfd.inference.onnx import export_onnx
-    from lsfd.networks.student_file import load_any
+    from lsfd.inference.export import export
 
-    export_onnx(load_any(arguments.weights)[0], arguments.output)
-    print(f"{arguments.output}: for images of any size")
+    print(
+        export(
+            arguments.weights,
+            arguments.output,
+            arguments.format,
+            arguments.precision,
+            arguments.images,
+        )
+    )
+    return 0
+
+
+def add_web(verbs: Verbs) -> None:
+    """Add ``lsfd web``."""
+    verb = verbs.add_parser(
+        "web",
+        help="make a web page in which a student runs in the browser",
+        description="Write a folder that any web server can host: a page where a student enlarges "
+        "pictures in the browser, by WebGPU or WASM, and nothing leaves the machine. The first "
+        "time npm fetches ONNX Runtime; afterwards no network is needed.",
+    )
+    verb.add_argument("-w", "--weights", required=True, metavar="FILE|NAME")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    verb.add_argument(
+        "--serve", type=int, nargs="?", const=8765, metavar="PORT",
+        help="then show it in this machine's browsers (default port: 8765; 0: any that is free)",
+    )  # fmt: skip
+    verb.set_defaults(run=_web)
+
+
+def _web(arguments: argparse.Namespace) -> int:
+    from lsfd.web.build import build_page
+
+    print(build_page(arguments.weights, arguments.output))
+    if arguments.serve is not None:
+        from lsfd.web.server import serve
+
+        serve(arguments.output, arguments.serve)
     return 0
