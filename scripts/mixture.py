@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from lsfd import provenance
 from lsfd.atomic import write_text
-from lsfd.distillers.sgn import TEXTURE, covariance, ratio
+from lsfd.distillers.sgn import covariance, ratio
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import bicubic, evaluate
 from lsfd.evaluation.sets import BenchmarkSet, find_set
@@ -45,6 +45,9 @@ from lsfd.reporting.tables import markdown_table
 ROOT = Path(__file__).resolve().parent.parent
 TEACHER = ROOT / "results" / "teachers" / "edsr_x4_teacher.safetensors"
 OUT = ROOT / "results" / "sgn"
+TEXTURE = 3.0
+"""How much covariances of features count in the teacher's distance, beside the features."""
+
 PIECE = 96
 """Side in pixels of the middle of an image that the teacher's features compare."""
 
@@ -323,9 +326,9 @@ def readme(text: str, about: Mapping[str, Any], along: Along) -> str:
     judge = (
         "LPIPS with the backbone AlexNet: lower is nearer to the original as people see it."
         if about["perceptual"] == LpipsDistance.name
-        else "the distance in the teacher's features and their covariances that the student was "
-        "trained with, on the middle of each image. It shows whether the student does what it was "
-        "trained for, and is no independent judge: weights of a network for LPIPS were not there."
+        else f"the distance in the teacher's features and, {TEXTURE:g} times, their covariances, on "
+        "the middle of each image: of the kind that SGN trains with, and no independent judge. "
+        "Weights of a network for LPIPS were not there."
     )
     return f"""# One student, any mixture of losses
 

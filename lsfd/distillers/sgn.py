@@ -29,7 +29,8 @@ objectives of super-resolution (theirs has an adversarial one in the teacher's p
 perceptual distances as ratios, which makes them independent of phi's units; t; the mean taken off
 before the covariance. Without VGG's weights the teacher takes VGG's place. Its features alone,
 being almost linear in the image, ask for the same blurred mean as L1 does; the covariances miss
-the detail that blurring takes away, hence t > 1.
+the detail that blurring takes away, hence t > 1. With t = 3 and half the weight, mixtures could
+hardly be told apart after 4,000 steps.
 
 The reconstruction loss of the option file would add a share of fidelity that nobody picked: set
 ``train.pixel_opt: null``.
@@ -47,7 +48,7 @@ from lsfd.distillers.base import DistillationBatch, Distiller, Setting, register
 from lsfd.distillers.perception import EPSILON, FeatureNetwork, Perception
 from lsfd.errors import LsfdError, nearest
 
-TEXTURE = 3.0
+TEXTURE = 30.0
 """t, how much covariances of features count beside the features."""
 
 
@@ -108,7 +109,7 @@ class PerceptualDistance(Perception):
 class SGN(Distiller):
     """One student for any mixture of fidelity, perception and the teacher's image (SGN-style)."""
 
-    default_weights: ClassVar = {"fidelity": 1.0, "perceptual": 0.01, "teacher": 1.0}
+    default_weights: ClassVar = {"fidelity": 1.0, "perceptual": 0.02, "teacher": 1.0}
     paper: ClassVar = "Chang et al., arXiv 1811.12362"
     year: ClassVar = 2019
 
