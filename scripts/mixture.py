@@ -326,8 +326,8 @@ def readme(text: str, about: Mapping[str, Any], along: Along) -> str:
     judge = (
         "LPIPS with the backbone AlexNet: lower is nearer to the original as people see it."
         if about["perceptual"] == LpipsDistance.name
-        else f"the distance in the teacher's features and, {TEXTURE:g} times, their covariances, on "
-        "the middle of each image: of the kind that SGN trains with, and no independent judge. "
+        else f"the distance in the teacher's features and, {TEXTURE:g} times, their covariances, "
+        "on the middle of each image: of the kind that SGN trains with, and no independent judge. "
         "Weights of a network for LPIPS were not there."
     )
     return f"""# One student, any mixture of losses
