@@ -20,6 +20,7 @@ from lsfd.inference.networks import open_network
 from lsfd.inference.onnx import onnx_model, set_metadata
 from lsfd.inference.openvino import to_openvino
 from lsfd.inference.runtimes import RuntimeNetwork, from_onnx, open_onnx, open_openvino
+from lsfd.inference.signal_stack import signal_stack
 from lsfd.inference.upscaler import Upscaler
 from lsfd.networks.card import METADATA_KEY, StudentCard
 from lsfd.networks.reach import reach
@@ -237,6 +238,14 @@ def test_several_threads_may_call(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
             for image, result in zip(images, pool.map(network, images), strict=True):
                 assert torch.equal(result, image.repeat(1, 1, 2, 2))
+
+
+@both
+def test_signals_can_be_handled_afterwards(suffix: str, tmp_path: Path) -> None:
+    before = signal_stack()
+    network, _ = open_network(WRITERS[suffix](tmp_path / f"file{suffix}", DESCRIBED))
+    network(torch.ones(1, 3, 4, 4))
+    assert signal_stack() == before
 
 
 def test_too_little_memory_makes_tiles_smaller() -> None:

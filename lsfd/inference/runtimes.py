@@ -15,6 +15,7 @@ from lsfd.errors import LsfdError
 from lsfd.inference.description import EXPORT_KEY, from_metadata
 from lsfd.inference.onnx import read_onnx
 from lsfd.inference.packages import ONNX, OPENVINO, needing
+from lsfd.inference.signal_stack import signal_stack_kept
 from lsfd.networks.card import METADATA_KEY, StudentCard
 from lsfd.networks.opaque import OpaqueNetwork
 from lsfd.networks.trial import trial_input
@@ -140,7 +141,8 @@ def from_openvino(xml: bytes, weights: bytes, source: str) -> tuple[RuntimeNetwo
     }
     try:
         model = openvino.Core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        with signal_stack_kept():
+            compiled = openvino.Core().compile_model(model, "CPU", settings)
     except Exception as error:
         raise LsfdError(
             f"{source}: is no OpenVINO model that can be run: {_reason(error)}"
@@ -156,7 +158,8 @@ def from_openvino(xml: bytes, weights: bytes, source: str) -> tuple[RuntimeNetwo
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         # A request of its own for every call: several threads may call.
-        return compiled.create_infer_request().infer([images])[0].copy()
+        with signal_stack_kept():
+            return compiled.create_infer_request().infer([images])[0].copy()
 
     return _network(run, source, metadata)
 
