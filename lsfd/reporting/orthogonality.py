@@ -139,12 +139,14 @@ def save_orthogonality(
     sets = list(scores[BASE])
     with saved_figure(path, 1.6 + 0.75 * len(sets) * (1 + 0.3 * len(techniques)), title) as figure:
         panels = figure.subplots(len(sets), 2, squeeze=False, sharex="col")
+        ratios = list(SHOWN)
         for (left, right), set_name in zip(panels, sets, strict=True):
             designs = [orthogonality(scores, technique, set_name) for technique in techniques]
             _draw_gains(left, designs, set_name)
             _draw_ratios(right, designs, set_name)
+            ratios += [design.ratio.value for design in designs if design.ratio is not None]
         low, high = panels[-1][1].get_xlim()
-        panels[-1][1].set_xlim(max(low, SHOWN[0]), min(high, SHOWN[1]))
+        panels[-1][1].set_xlim(max(low, min(ratios) - 0.5), min(high, max(ratios) + 0.5))
         panels[-1][0].set_xlabel("gain by distillation (dB)")
         panels[-1][1].set_xlabel("ortho(X): 0 redundant, 1 additive")
 
