@@ -6,9 +6,7 @@ import http.client
 import json
 import os
 import re
-import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +21,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from browser import chromium, chromium_path
 from skimage import data
 
 from lsfd.atomic import write_bytes
@@ -259,7 +258,7 @@ def test_nothing_outside_the_folder_is_shown_and_no_listing(site: Path, running:
         (site / "link.txt").symlink_to(site.parent / "secret.txt")
         (site / "linked").symlink_to(site.parent)
     except OSError:
-        pytest.skip("no links can be made here")
+        pytest.skip("this system lets only administrators make links")
     status, _, body = get(running(page_server(site, 0)), path)
     assert status == 404
     assert b"secret" not in body and b"ort" not in body
@@ -280,11 +279,10 @@ def test_a_port_that_is_taken_or_is_none_and_a_folder_without_a_page(site: Path,
 @pytest.fixture(scope="module")
 def page_folder(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of the student, with the real runtime."""
-    pytest.importorskip("playwright", reason="the Python package playwright is not installed")
+    pytest.importorskip("playwright", reason="pip install playwright")
     for package in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(package, reason=f"{package} is not installed")
-    if chromium() is None:
-        pytest.skip("there is no Chromium")
+        pytest.importorskip(package, reason=f"pip install {package}")
+    chromium_path()
     try:
         runtime_folder()
     except LsfdError as error:
@@ -294,22 +292,10 @@ def page_folder(student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next((found for name in names if (found := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="module")
 def browser(page_folder: Path) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    # Chromium's sandbox does not work for root.
-    arguments = ["--no-sandbox"] if sys.platform == "linux" and os.geteuid() == 0 else []
-    arguments += ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=arguments)
+    with chromium("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -418,7 +404,7 @@ def test_pixels_equal_the_upscalers_whole_or_in_tiles(
 def test_a_picture_of_set14(page: Any, student: Path, tmp_path: Path):
     folder = Path(os.environ.get("LSFD_DATA", "")) / "benchmarks" / "Set14" / "HR"
     if not (folder / "zebra.png").is_file():
-        pytest.skip("LSFD_DATA names no folder with benchmarks/Set14/HR")
+        pytest.skip("set LSFD_DATA to the folder of real images (see datasets/README.md)")
     path = tmp_path / "zebra.png"
     write_image(path, downscale(modcrop(read_image(folder / path.name), SCALE), SCALE))
     enlarge(page, path)

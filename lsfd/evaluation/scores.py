@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsfd.metrics.image import mean_score, psnr, ssim
-from lsfd.metrics.lpips import SMALLEST
+from lsfd.metrics.image import LPIPS_SMALLEST, mean_score, psnr, ssim
 from lsfd.reporting.tables import markdown_table
 
 Distance = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
@@ -145,7 +144,8 @@ def _perceptual(
     """Return the distance inside a border; None for images too small for it."""
     height, width, _ = sr.shape
     inside = np.s_[border : height - border, border : width - border]
-    return distance(sr[inside], hr[inside]) if min(sr[inside].shape[:2]) >= SMALLEST else None
+    fits = min(sr[inside].shape[:2]) >= LPIPS_SMALLEST
+    return distance(sr[inside], hr[inside]) if fits else None
 
 
 def _json_values(scores: ImageScores) -> dict[str, float | str]:

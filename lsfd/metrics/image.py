@@ -23,6 +23,9 @@ Channel = Literal["y", "rgb"]
 SSIM_WINDOW = 11
 """Height and width in pixels that SSIM needs inside the border."""
 
+LPIPS_SMALLEST = 32
+"""Those that LPIPS needs, for its AlexNet; here, where importing them takes no time."""
+
 _PEAK = 255.0
 _SSIM_SIGMA = 1.5
 _C1 = (0.01 * _PEAK) ** 2

@@ -18,9 +18,6 @@ from lsfd.errors import LsfdError
 
 Backbone = Literal["alex", "vgg", "squeeze"]
 
-SMALLEST = 32
-"""Height and width in pixels that AlexNet needs."""
-
 _IMAGENET_WEIGHTS = {
     "alex": torchvision.models.AlexNet_Weights.IMAGENET1K_V1,
     "vgg": torchvision.models.VGG16_Weights.IMAGENET1K_V1,
