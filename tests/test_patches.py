@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from lsfd.data.pack import build_store
-from lsfd.data.patches import PatchDataset, StepSampler
+from lsfd.data.patches import PatchDataset, StepSampler, batch_of
 from lsfd.data.store import Store
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import write_image
@@ -69,7 +69,17 @@ def test_shapes_and_types(store: Store) -> None:
     assert set(sample) == {"lq", "gt"}
     assert sample["gt"].shape == (3, 16, 16) and sample["lq"].shape == (3, 4, 4)
     for tensor in sample.values():
-        assert tensor.dtype == torch.uint8 and tensor.is_contiguous()
+        assert tensor.dtype == torch.uint8 and tensor.permute(1, 2, 0).is_contiguous()
+
+
+def test_a_batch_holds_the_samples_and_stays_channels_last(store: Store) -> None:
+    samples = [patches(store)[number] for number in range(3)]
+    batch = batch_of(samples)
+    assert set(batch) == {"lq", "gt"}
+    for name, images in batch.items():
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        for sample, image in zip(samples, images, strict=True):
+            torch.testing.assert_close(image, sample[name], rtol=0, atol=0)
 
 
 def test_lq_and_gt_are_the_same_place_of_the_same_image(store: Store) -> None:

@@ -7,8 +7,9 @@ batch between processes see the same samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
 
         Returns:
             ``lq``: uint8, 3 x gt_size/scale x gt_size/scale; ``gt``: uint8, 3 x gt_size x
-            gt_size; both RGB.
+            gt_size; both RGB, the channels of a pixel side by side in memory (channels-last).
         """
         # Philox is a counter-based generator: each key (seed, number) is a stream of its own,
         # made without any warming up.
@@ -87,14 +88,33 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
         return {"lq": self._augment(lq, flips), "gt": self._augment(gt, flips)}
 
     def _augment(self, patch: NDArray[np.uint8], flips: list[bool]) -> torch.Tensor:
-        """Flip and transpose a view, H x W x 3, and copy it once into a tensor, 3 x H x W."""
-        if self._use_hflip and flips[0]:
-            patch = patch[:, ::-1]
-        if self._use_rot and flips[1]:
-            patch = patch[::-1]
+        """Flip and transpose a view, H x W x 3, and copy it into a tensor, 3 x H x W."""
+        left_right, top_bottom = self._use_hflip and flips[0], self._use_rot and flips[1]
+        # OpenCV, for NumPy moves the three bytes of a pixel one by one: 30 times as slow.
+        if left_right or top_bottom:
+            patch = np.asarray(cv2.flip(patch, _FLIP_CODES[left_right, top_bottom]), np.uint8)
         if self._use_rot and flips[2]:
-            patch = patch.transpose(1, 0, 2)
-        return torch.from_numpy(np.ascontiguousarray(patch.transpose(2, 0, 1)))
+            patch = np.asarray(cv2.transpose(patch), np.uint8)
+        return torch.from_numpy(np.ascontiguousarray(patch)).permute(2, 0, 1)
+
+
+_FLIP_CODES = {(True, False): 1, (False, True): 0, (True, True): -1}
+"""OpenCV's names of the axes."""
+
+
+def batch_of(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return samples as one batch, for ``DataLoader(collate_fn=...)``.
+
+    Args:
+        samples: ``lq`` and ``gt``, each 3 x H x W, channels-last in memory.
+
+    Returns:
+        ``lq`` and ``gt``, B x 3 x H x W; channels-last, too, so that nothing is ever rearranged.
+    """
+    return {
+        name: torch.stack([each[name].permute(1, 2, 0) for each in samples]).permute(0, 3, 1, 2)
+        for name in samples[0]
+    }
 
 
 class StepSampler(Sampler[list[int]]):

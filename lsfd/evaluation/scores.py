@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsfd.metrics.image import LPIPS_SMALLEST, mean_score, psnr, ssim
+from lsfd.metrics.image import LPIPS_SMALLEST, mean_score, psnr_and_ssim
 from lsfd.reporting.tables import markdown_table
 
 Distance = Callable[[NDArray[np.uint8], NDArray[np.uint8]], float]
@@ -46,11 +46,13 @@ class ImageScores:
         Raises:
             LsfdError: the shapes differ, or the images are too small.
         """
+        psnr_y, ssim_y = psnr_and_ssim(sr, hr, crop_border, "y")
+        psnr_rgb, ssim_rgb = psnr_and_ssim(sr, hr, crop_border, "rgb")
         return cls(
-            psnr_y=psnr(sr, hr, crop_border, "y"),
-            ssim_y=ssim(sr, hr, crop_border, "y"),
-            psnr_rgb=psnr(sr, hr, crop_border, "rgb"),
-            ssim_rgb=ssim(sr, hr, crop_border, "rgb"),
+            psnr_y=psnr_y,
+            ssim_y=ssim_y,
+            psnr_rgb=psnr_rgb,
+            ssim_rgb=ssim_rgb,
             lpips=None if distance is None else _perceptual(distance, sr, hr, crop_border),
         )
 

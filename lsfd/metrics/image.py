@@ -50,9 +50,7 @@ def psnr(
         LsfdError: the shapes differ, an image is not uint8 H x W x 3, or nothing is left inside
             the border.
     """
-    first, second = _channels(sr, hr, crop_border, channel, smallest=1)
-    mse = float(np.mean(np.square(first - second)))
-    return 10.0 * math.log10(_PEAK**2 / mse) if mse > 0 else math.inf
+    return _psnr(*_channels(sr, hr, crop_border, channel, smallest=1))
 
 
 def ssim(
@@ -67,16 +65,15 @@ def ssim(
     Returns:
         -1..1; 1 for equal images.
     """
-    x, y = _channels(sr, hr, crop_border, channel, smallest=SSIM_WINDOW)
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
-    product = mean_x * mean_y
-    squares = mean_x * mean_x + mean_y * mean_y
-    covariance = _window_mean(x * y) - product
-    # The formula holds only the sum of the two variances: one filtering does for both.
-    variances = _window_mean(x * x + y * y) - squares
-    similarity = (2 * product + _C1) * (2 * covariance + _C2)
-    similarity /= (squares + _C1) * (variances + _C2)
-    return float(similarity.mean())
+    return _ssim(*_channels(sr, hr, crop_border, channel, smallest=SSIM_WINDOW))
+
+
+def psnr_and_ssim(
+    sr: NDArray[np.uint8], hr: NDArray[np.uint8], crop_border: int, channel: Channel = "y"
+) -> tuple[float, float]:
+    """Return what :func:`psnr` and :func:`ssim` do, in less time than both."""
+    channels = _channels(sr, hr, crop_border, channel, smallest=SSIM_WINDOW)
+    return _psnr(*channels), _ssim(*channels)
 
 
 def mean_score(values: Iterable[float]) -> tuple[float, int]:
@@ -121,6 +118,45 @@ def _channels(
     if channel == "y":
         return rgb_to_y(sr[inside]), rgb_to_y(hr[inside])
     return sr[inside].astype(np.float64), hr[inside].astype(np.float64)
+
+
+def _psnr(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    mse = float(np.mean(np.square(x - y)))
+    return 10.0 * math.log10(_PEAK**2 / mse) if mse > 0 else math.inf
+
+
+def _ssim(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Return the mean over all windows of
+
+    (2 mx my + C1) (2 cov + C2) / ((mx^2 + my^2 + C1) (var_x + var_y + C2)).
+
+    In place wherever it can be: new arrays of this size cost more than the arithmetic.
+    """
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    covariance = _window_mean(x * y)
+    squares = x * x
+    squares += y * y
+    # The formula holds only the sum of the two variances: one filtering does for both.
+    variances = _window_mean(squares)
+    product = mean_x * mean_y
+    mean_x *= mean_x
+    mean_y *= mean_y
+    squared_means = mean_x
+    squared_means += mean_y
+    covariance -= product
+    variances -= squared_means
+    similarity = _affine(product, 2, _C1)
+    similarity *= _affine(covariance, 2, _C2)
+    similarity /= _affine(squared_means, 1, _C1)
+    similarity /= _affine(variances, 1, _C2)
+    return float(similarity.mean())
+
+
+def _affine(array: NDArray[np.float64], factor: float, constant: float) -> NDArray[np.float64]:
+    """Return ``factor * array + constant``, in the array's own memory."""
+    array *= factor
+    array += constant
+    return array
 
 
 def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -44,7 +44,7 @@ class SlimBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the residual."""
-        return x + self.conv2(self.relu(self.conv1(x))) * self.res_scale
+        return torch.add(x, self.conv2(self.relu(self.conv1(x))), alpha=self.res_scale)
 
 
 def slim_upsampler(num_feat: int, width: int, upscale: int) -> nn.Sequential:
