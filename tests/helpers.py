@@ -6,9 +6,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,12 @@ from lsfd import provenance
 from lsfd.atomic import write_text
 from lsfd.cli import main
 from lsfd.config.load import options_from_dict
-from lsfd.training import reporter
+from lsfd.errors import LsfdError
+from lsfd.training import distributed, reporter
 from lsfd.training.folder import RunFolder
 from lsfd.training.records import read_records
+
+TRAIN = Path(__file__).parent.parent / "lsfd" / "train.py"
 
 # Each process of a test is forked from one that has imported everything but has no threads.
 SERVER = multiprocessing.get_context("forkserver")
@@ -99,6 +105,100 @@ def start_training(
     )
     process.start()
     return process
+
+
+def start_pair(
+    option_file: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    arguments: tuple[str, ...] = ("--auto_resume", "--launcher", "pytorch"),
+) -> list[ForkServerProcess]:
+    """Start, or go on with, a training of two processes, started as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    given = {"WORLD_SIZE": "2", **address, **(environment or {})}
+    return [
+        start_training(
+            option_file,
+            environment={name: value.format(rank=rank) for name, value in given.items()}
+            | {"RANK": str(rank)},
+            arguments=arguments,
+            kill_at=rank,  # The second one must leave the run's folder alone.
+        )
+        for rank in range(2)
+    ]
+
+
+def finish_pair(option_file: Path, **how: Any) -> None:
+    """Run, or go on with, a training of two processes to its end; see :func:`start_pair`."""
+    statuses = [exit_status(process) for process in start_pair(option_file, **how)]
+    assert statuses == [0, 0], output_of(option_file).read_text()
+
+
+@contextmanager
+def torchrun(
+    option_file: Path, launcher: tuple[str, ...] = (), arguments: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Context in which torchrun trains in two processes.
+
+    Args:
+        option_file: what to train.
+        launcher: further arguments of torchrun.
+        arguments: further arguments of ``lsfd/train.py``.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    training = [str(TRAIN), "-opt", str(option_file), "--launcher", "pytorch"]
+    with (
+        output_of(option_file).open("ab") as output,
+        subprocess.Popen(
+            [*command, *launcher, *training, *arguments],
+            cwd=option_file.parent,
+            stdout=output,
+            stderr=output,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.terminate()  # if the test failed before its end
+
+
+def in_group(count: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Do some work in several processes that form a group; return what each one got.
+
+    Args:
+        count: how many.
+        work: a function of a module, called with its ``Processes`` and the arguments; instead of a
+            result, the text of an ``LsfdError`` comes back.
+        arguments: for ``work``.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    answers = SERVER.SimpleQueue()
+    group = [
+        SERVER.Process(target=_in_group, args=(answers, rank, count, port, work, arguments))
+        for rank in range(count)
+    ]
+    for process in group:
+        process.start()
+    assert [exit_status(process) for process in group] == [0] * count
+    return [answer for _, answer in sorted((answers.get() for _ in group), key=lambda x: x[0])]
+
+
+def _in_group(
+    answers: Any, rank: int, count: int, port: int, work: Callable[..., Any], arguments: Any
+) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count)}
+    processes = distributed.start("pytorch", use_cuda=False, backend="gloo", port=port)
+    try:
+        answers.put((rank, work(processes, *arguments)))
+    except LsfdError as error:
+        answers.put((rank, str(error)))
+    distributed.stop()
 
 
 def exit_status(process: ForkServerProcess) -> int | None:

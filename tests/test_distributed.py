@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,29 @@ from distillation import sections_of
 from helpers import (
     LONGEST,
     assert_same,
-    exit_status,
     finish,
+    finish_pair,
+    in_group,
     lasting_records,
     output_of,
     run_folder,
-    start_training,
+    torchrun,
     wait_for,
     write_run,
 )
 
+from lsfd.config.load import load_options, options_from_dict
+from lsfd.data.store import Store
 from lsfd.distillers import DISTILLERS
 from lsfd.errors import LsfdError
+from lsfd.networks.student_file import read_student
+from lsfd.training import samples
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
 from lsfd.training.distributed import Processes, start
 from lsfd.training.records import read_records
+from lsfd.training.samples import training_store
+from lsfd.training.validation import validate, validation_sets
 
-TRAIN = Path(__file__).parent.parent / "lsfd" / "train.py"
 WriteOptions = Callable[..., Path]
 
 
@@ -49,40 +55,6 @@ def option_file(run_options: Callable[..., dict[str, Any]], tmp_path: Path) -> W
         return write_run(tmp_path / name, options)
 
     return write
-
-
-@contextmanager
-def torchrun(option_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    arguments = [str(TRAIN), "-opt", str(option_file), "--launcher", "pytorch"]
-    with (
-        output_of(option_file).open("ab") as output,
-        subprocess.Popen(
-            [*launcher, *arguments], cwd=option_file.parent, stdout=output, stderr=output
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.terminate()  # if the test failed before its end
-
-
-def finish_pair(option_file: Path) -> None:
-    """Run, or go on with, a training of two processes, started as torchrun starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    pair = [
-        start_training(
-            option_file,
-            environment={**address, "RANK": str(rank), "WORLD_SIZE": "2"},
-            arguments=("--auto_resume", "--launcher", "pytorch"),
-            kill_at=rank,  # The second one must leave the run's folder alone.
-        )
-        for rank in range(2)
-    ]
-    statuses = [exit_status(process) for process in pair]
-    assert statuses == [0, 0], output_of(option_file).read_text()
 
 
 def assert_same_losses(option_file: Path, reference: Path, rel: float) -> None:
@@ -107,7 +79,12 @@ def test_two_processes_equal_one_with_twice_the_batch(option_file: WriteOptions)
         expected, found = (state["model"][part] for state in states)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
     records = read_records(run_folder(two).records)
-    assert [record["processes"] for record in records if record["kind"] == "run"] == [2]
+    assert [r["processes"] for r in records if r["kind"] == "run"] == [2]
+    assert "batch 4 (2 a process x 2 processes)" in output_of(two).read_text()
+    # The processes shared the images of the validation: one alone finds the same, to the bit.
+    loaded = load_options(two)
+    student, card = read_student(run_folder(two).student)
+    assert card.scores == validate(student, validation_sets(loaded), loaded)
     assert_same_losses(two, one, rel=1e-3)
 
 
@@ -180,6 +157,7 @@ def second_of_two(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(
         "torch.distributed.init_process_group", lambda backend, **_: backends.append(backend)
     )
+    monkeypatch.setattr("torch.distributed.new_group", lambda **_: None)
     return backends
 
 
@@ -210,3 +188,53 @@ def test_a_port_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         place = rf"127\.0\.0\.1:{address['MASTER_PORT']}"
         with pytest.raises(LsfdError, match=f"process 0 of 2 does not reach the others at {place}"):
             start("pytorch", use_cuda=False, backend="gloo", port=29500)
+
+
+def packed(processes: Processes, options: dict[str, Any], first_sees: str | None) -> str:
+    """The fingerprint of the store that a process trains on."""
+    if first_sees is not None and processes.is_first:
+        options["datasets"]["train"]["dataroot_gt"] = [first_sees]
+    return training_store(options_from_dict(options), processes).fingerprint
+
+
+def test_the_first_process_packs_and_the_others_need_no_images(
+    run_options: Callable[..., dict[str, Any]], photographs: Path, tmp_path: Path
+) -> None:
+    options = run_options()
+    options["datasets"]["train"] |= {"dataroot_gt": "elsewhere", "cache_dir": str(tmp_path)}
+    one, other = in_group(2, packed, options, str(photographs))
+    assert one == other and len(one) == 64
+
+
+def test_a_failure_to_pack_ends_all(
+    run_options: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "damaged.png").write_bytes(b"no image")
+    options = run_options()
+    options["datasets"]["train"] |= {"cache_dir": str(tmp_path / "cache")}
+    said = in_group(2, packed, options, str(tmp_path))
+    assert said[0] == said[1]
+    assert said[0].startswith("process 0 on ") and "damaged.png is not an image" in said[0]
+
+
+def packed_elsewhere(processes: Processes, options: dict[str, Any]) -> str:
+    """The same, where the second process's host has other images in the store's folder."""
+    open_here = samples.open_store
+
+    def open_there(folder: Path) -> Store:
+        store = open_here(folder)
+        return Store(folder, replace(store.index, fingerprint="0" * 64))
+
+    if not processes.is_first:
+        samples.open_store = open_there  # type: ignore[assignment]
+    return packed(processes, options, None)
+
+
+def test_a_host_with_another_store_is_named(
+    run_options: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    options = run_options()
+    options["datasets"]["train"]["cache_dir"] = str(tmp_path)
+    said = in_group(2, packed_elsewhere, options)
+    assert said[0] == said[1] and said[0].startswith("process 1 on ")
+    assert "holds other images (fingerprint " in said[0] and str(tmp_path) in said[0]

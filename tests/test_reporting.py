@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,20 @@ def test_short_records_still_make_a_picture(tmp_path: Path, records: list[dict[s
     save_comparison_curves({}, tmp_path / "none.png", reference={"Bicubic": {"Set5": 28.4}})
     for name in ("run", "several", "none"):
         assert pixels(tmp_path / f"{name}.png").shape[1] == 1800
+
+
+def test_pictures_of_a_long_run_do_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alive: weakref.WeakSet[Figure] = weakref.WeakSet()
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: alive.add(figure))
+    gc.disable()  # A training makes so few objects that Python hardly ever collects them all.
+    try:
+        for _ in range(3):
+            save_run_curves([train(1, l_pix=0.5)], tmp_path / "run.png", "")
+    finally:
+        gc.enable()
+    assert len(alive) <= 1
 
 
 def test_compared_runs_share_a_panel_per_set(tmp_path: Path, figures: list[Figure]) -> None:

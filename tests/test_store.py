@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -12,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lsfd.cli import main
 from lsfd.data import pack
-from lsfd.data.pack import build_store, ensure_store
+from lsfd.data.pack import build_store, ensure_store, verify_store
 from lsfd.data.store import open_store
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import write_image
@@ -240,3 +242,47 @@ def test_streams_with_few_images_ahead(
     for written, _ in enumerate(pack._read_ahead(pairs, 4)):
         assert len(reads) <= written + 1 + 2 * 2
     assert written + 1 == len(reads) == 43
+
+
+def test_a_store_that_nobody_may_write_to_is_read(
+    tmp_path: Path, hr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = ensure_store(tmp_path / "cache", [hr], None, 4)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    # Permissions would not stop a test that runs as root.
+    for name in ("mkdir", "rename", "unlink", "write_text", "touch"):
+        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr(pack, "FileLock", refuse)
+    assert ensure_store(tmp_path / "cache", [hr], None, 4).fingerprint == written.fingerprint
+    with pytest.raises(LsfdError, match=r"cannot write the image store .*Read-only file system"):
+        ensure_store(tmp_path / "cache", [hr], None, 2)
+
+
+@pytest.mark.parametrize("file", ["gt.bin", "lq.bin", "index.json"])
+def test_a_check_finds_any_change(tmp_path: Path, hr: Path, file: str) -> None:
+    folder = tmp_path / "store"
+    fingerprint = build_store(folder, [hr], None, 4).fingerprint
+    assert verify_store(folder).fingerprint == fingerprint
+    content = bytearray((folder / file).read_bytes())
+    place = content.index(b"HR/b") if file == "index.json" else len(content) // 2
+    content[place] ^= 1
+    (folder / file).write_bytes(content)
+    assert len(open_store(folder)) == 3  # Opening reads no pixel.
+    with pytest.raises(LsfdError, match=r"store is not what was packed: .*; delete the folder"):
+        verify_store(folder)
+
+
+def test_the_command_checks_stores(
+    tmp_path: Path, hr: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(build_store(tmp_path / name, [hr], None, 4).folder) for name in ("a", "b")]
+    assert main(["prepare", "--check", *folders]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[0] for line in said] == folders
+    assert main(["prepare", "--check", str(tmp_path)]) == 2
+    assert "is not a usable image store" in capsys.readouterr().err
+    assert main(["prepare", "-i", str(hr)]) == 2
+    assert "-o is missing" in capsys.readouterr().err

@@ -264,3 +264,30 @@ def test_teacher_of_another_scale_is_named(run_options: Options, tmp_path: Path)
     options["path"]["pretrain_network_t"] = str(path)
     with pytest.raises(LsfdError, match=r"teacher upscales x3, but scale is 2"):
         Run(options_from_dict(options), Processes())
+
+
+@pytest.mark.parametrize(("scaling", "factor"), [("none", 1), ("linear", 4), ("sqrt", 2)])
+def test_every_learning_rate_is_scaled_as_said(
+    run_options: Options, scaling: str, factor: float
+) -> None:
+    train = {"accumulate": 2, "lr_scaling": scaling}
+    options = run_options(train=train, **sections_of("AFD", 2))
+    model = LSFDModel(options_from_dict(options), Processes(world_size=2))
+    own = [turn.turn.lr for turn, _ in model.turns]
+    assert own, "AFD's discriminators have a rate of their own"
+    model.feed_data({"lq": torch.rand(4, 3, 12, 12), "gt": torch.rand(4, 3, 24, 24)})
+    model.optimize_parameters(1)
+    rates = [group["lr"] for optimizer in model.optimizers for group in optimizer.param_groups]
+    assert rates == pytest.approx([factor * rate for rate in (1e-3, *own)])
+
+
+def test_a_run_says_its_global_batch_and_learning_rate(
+    run_options: Options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = {"accumulate": 4, "lr_scaling": "sqrt", "total_iter": 2}
+    records = read_records(run(run_options(train=train)).folder.records)
+    assert (records[0]["batch"], records[0]["learning_rate"]) == (8, 2e-3)
+    assert [record["lr"] for record in records if record["kind"] == "train"] == [2e-3]
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "batch 8 (2 a process x 4 accumulated)" in first
+    assert "learning rate 0.002 (0.001, scaling sqrt)" in first

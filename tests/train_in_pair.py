@@ -29,7 +29,8 @@ def difference(options: dict[str, Any], processes: Processes) -> float:
     for iteration in range(1, STEPS + 1):
         model.feed_data({"lq": torch.rand(2, 3, 12, 12), "gt": torch.rand(2, 3, 24, 24)})
         model.optimize_parameters(iteration)
-    weights = torch.cat([parameter.detach().flatten() for parameter in model.step.parameters()])
+    trained = [*model.step.parameters(), *model.net_g_ema.parameters()]
+    weights = torch.cat([parameter.detach().flatten() for parameter in trained])
     both = [torch.empty_like(weights) for _ in range(processes.world_size)]
     torch.distributed.all_gather(both, weights)
     return float((both[0] - both[1]).abs().max())

@@ -149,6 +149,9 @@ class Train(Section):
     """Largest norm of the gradient; 0: no clipping."""
     accumulate: Count = 1
     """Batches whose gradients are averaged for one optimiser step."""
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    """Factor on every learning rate for k = processes x accumulate batches in one optimiser step:
+    linear: k, sqrt: its square root, none: 1."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the forward pass; auto: bf16 where the hardware has it, otherwise fp32."""
     channels_last: bool = True

@@ -1,4 +1,7 @@
-"""Making packed image stores: every image is decoded, cropped, shrunk and written once."""
+"""Making packed image stores: every image is decoded, cropped, shrunk and written once.
+
+And checking them: whoever has a store knows by its fingerprint that nothing in it has changed.
+"""
 
 from __future__ import annotations
 
@@ -97,6 +100,25 @@ def build_store(
     return open_store(folder)
 
 
+def verify_store(folder: Path) -> Store:
+    """Read all of a store, compare it with its fingerprint, and return it.
+
+    Raises:
+        LsfdError: there is no store in ``folder``, it is damaged, or it was changed.
+    """
+    store = open_store(folder)
+    content = hashlib.sha256()
+    for number in tqdm(range(len(store)), f"checking {folder.name}", unit="image", disable=None):
+        content.update(store.gt(number).data)
+        content.update(store.lq(number).data)
+    if _fingerprint(content, store.scale, store.names, store.shapes) != store.fingerprint:
+        raise LsfdError(
+            f"the image store {folder} is not what was packed: its content does not have its "
+            "fingerprint; delete the folder and it is built again from the images"
+        )
+    return store
+
+
 def _build(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, source: str) -> None:
     """Write the store beside ``folder``, then put it in place; the caller holds the lock."""
     new = folder.parent / f".{folder.name}.new"
@@ -135,7 +157,6 @@ def _write(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, sour
             f"all {len(pairs)} images have a side below {min_size} pixels; use larger images or "
             "a smaller datasets.train.gt_size"
         )
-    content.update(_digest([scale, names, shapes]).encode())
     StoreIndex(
         version=VERSION,
         scale=scale,
@@ -144,8 +165,17 @@ def _write(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, sour
         lq_origin=_lq_origin(pairs[0]),
         left_out=len(pairs) - len(names),
         source=source,
-        fingerprint=content.hexdigest(),
+        fingerprint=_fingerprint(content, scale, names, shapes),
     ).save(folder)
+
+
+def _fingerprint(
+    pixels: hashlib._Hash, scale: int, names: list[str], shapes: list[tuple[int, int]]
+) -> str:
+    """Return a store's fingerprint; ``pixels`` has been fed each HR image with its LR image."""
+    content = pixels.copy()
+    content.update(_digest([scale, names, shapes]).encode())
+    return content.hexdigest()
 
 
 def _lq_origin(pair: ImagePair) -> str:

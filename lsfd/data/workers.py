@@ -1,9 +1,10 @@
-"""Worker processes that do not outlive the process that started them."""
+"""Processes that do not outlive the process that started them."""
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from multiprocessing import parent_process
 
 
@@ -16,8 +17,23 @@ def end_with_parent() -> None:
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
+def end_with_launcher() -> None:
+    """End this process, which another program started, within a second of that program's end.
+
+    Training processes whose torchrun was killed outright would go on, unseen, in the folder of the
+    run that is started in their place.
+    """
+    threading.Thread(target=_watch_launcher, args=(os.getppid(),), daemon=True).start()
+
+
 def _wait_for_parent() -> None:
     parent = parent_process()
     assert parent is not None  # this is a worker
     parent.join()
+    os._exit(1)
+
+
+def _watch_launcher(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(1)
     os._exit(1)

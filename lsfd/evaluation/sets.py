@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,10 @@ class BenchmarkSet:
         for pair in self.pairs:
             lq, hr = self._read(pair)
             yield pair.name, self._made(pair, hr) if lq is None else lq, hr
+
+    def share(self, rank: int, world_size: int) -> BenchmarkSet:
+        """Return every ``world_size``-th pair, from pair ``rank``: perhaps none."""
+        return replace(self, pairs=self.pairs[rank::world_size])
 
     def check(self) -> None:
         """Read every file once, so that a wrong one shows now and not in the middle of a run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections.abc import Mapping
@@ -37,6 +38,9 @@ def save_run_curves(records: Records, path: str | os.PathLike[str], title: str) 
     Raises:
         LsfdError: the file cannot be written.
     """
+    # A figure refers to itself, so that the 10 MB of the picture before wait for Python's next full
+    # collection, which in a training hardly ever comes.
+    gc.collect()
     scores = scores_of(records, "psnr")
     sets = list(scores) or [""]
     heights = [2.6, *[1.6] * len(sets), 0.8]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +21,110 @@ from lsfd.training.run import INTERRUPTED
 from lsfd.training.timing import StepCost, step_cost
 
 BASELINE = "Plain"
+COST = "cost.json"
+"""What a step of a run costs on the machine that makes the table; in the run's folder."""
 
 
-def compare(
-    option_file: Path,
-    overrides: Sequence[str] = (),
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    *,
-    output: Path | None = None,
-    jobs: int = 1,
-    keep_teacher_results: bool = True,
-) -> int:
-    """Train what is not trained yet, then write and print the comparison.
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared.
 
-    Args:
+    Attributes:
         option_file: an option file with the section ``compare``.
         overrides: changes of what all runs share.
         methods: which methods; None: all that the file lists.
         seeds: which seeds; None: those of the file.
         output: folder for ``compare.md``, ``compare.json``, ``compare.png`` and the runs' records;
             None: beside the runs.
+        keep_teacher_results: whether runs of one seed share what the teachers gave.
+    """
+
+    option_file: Path
+    overrides: Sequence[str] = ()
+    methods: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    output: Path | None = None
+    keep_teacher_results: bool = True
+
+    @cached_property
+    def runs(self) -> list[PlannedRun]:
+        """All runs, seed by seed.
+
+        Raises:
+            LsfdError: as :func:`~lsfd.training.planned.plan_runs`.
+        """
+        return plan_runs(
+            self.option_file, self.overrides, self.methods, self.seeds,
+            keep_teacher_results=self.keep_teacher_results,
+        )  # fmt: skip
+
+    @property
+    def folder(self) -> Path:
+        """Where the folders of the runs lie."""
+        return self.runs[0].folder.root.parent
+
+    @property
+    def unfinished(self) -> list[PlannedRun]:
+        """Those of the runs whose students are not there yet."""
+        return [run for run in self.runs if not run.is_finished()]
+
+    def command(self, *arguments: str) -> str:
+        """Return the command line that asks for this comparison, with further arguments."""
+        words = ["lsfd", "compare", "-opt", str(self.option_file)]
+        if self.overrides:
+            words += ["--set", *self.overrides]
+        if self.methods:
+            words += ["--methods", *self.methods]
+        if self.seeds:
+            words += ["--seeds", *map(str, self.seeds)]
+        if self.output is not None:
+            words += ["-o", str(self.output)]
+        if not self.keep_teacher_results:
+            words.append("--no_teacher_cache")
+        return shlex.join([*words, *arguments])
+
+    def train(self, runs: Sequence[PlannedRun], jobs: int) -> int:
+        """Train some of the runs, seed by seed.
+
+        Args:
+            runs: which.
+            jobs: how many train at once.
+
+        Returns:
+            Exit status: 0, or 128 + the signal that stopped it.
+
+        Raises:
+            LsfdError: runs failed, or another process trains them.
+        """
+        for seed in dict.fromkeys(run.seed for run in runs):
+            received = train_all([run for run in runs if run.seed == seed], jobs)
+            if received:
+                print("stopped; all runs are saved: give the same command to go on")
+                return INTERRUPTED + received
+            self.forget_teacher_results(seed)
+        return 0
+
+    def forget_teacher_results(self, seed: int) -> None:
+        """Delete what the teachers gave to a seed's runs, if nobody is going to ask for it again.
+
+        It is large. Runs that are not finished may be in the hands of another process.
+        """
+        if all(run.seed != seed for run in self.unfinished):
+            shutil.rmtree(self.folder / CACHE / f"seed{seed}", ignore_errors=True)
+
+    def show(self) -> None:
+        """Write and print the comparison of the runs, which are finished."""
+        output = self.output or self.folder
+        print(write_comparison(self.runs, output))
+        print(f"written to {output}")
+
+
+def compare(comparison: Comparison, jobs: int = 1) -> int:
+    """Train what is not trained yet, then write and print the comparison.
+
+    Args:
+        comparison: what is compared.
         jobs: how many runs train at once.
-        keep_teacher_results: whether runs share what the teachers gave.
 
     Returns:
         Exit status: 0, or 128 + the signal that stopped it.
@@ -49,21 +132,10 @@ def compare(
     Raises:
         LsfdError: the options are wrong, or runs failed.
     """
-    runs = plan_runs(
-        option_file, overrides, methods, seeds, keep_teacher_results=keep_teacher_results
-    )
-    for seed in dict.fromkeys(run.seed for run in runs):
-        of_seed = [run for run in runs if run.seed == seed]
-        received = train_all(of_seed, jobs)
-        if received:
-            print("stopped; all runs are saved: give the same command to go on")
-            return INTERRUPTED + received
-        # Nobody asks for this seed's teacher results again, and they are large.
-        shutil.rmtree(runs[0].folder.root.parent / CACHE / f"seed{seed}", ignore_errors=True)
-    output = output or runs[0].folder.root.parent
-    print(write_comparison(runs, output))
-    print(f"written to {output}")
-    return 0
+    status = comparison.train(comparison.runs, jobs)
+    if status == 0:
+        comparison.show()
+    return status
 
 
 def write_comparison(runs: Sequence[PlannedRun], output: Path) -> str:
@@ -96,7 +168,7 @@ def result_of(method: str, runs: Sequence[PlannedRun]) -> MethodResult:
 
 def _cost_of(run: PlannedRun) -> StepCost:
     """Return what a step of a run costs, measured once and kept in its folder."""
-    file = run.folder.root / "cost.json"
+    file = run.folder.root / COST
     if not file.exists():
         write_text(file, json.dumps(asdict(step_cost(run.option_file))) + "\n")
     return StepCost(**json.loads(file.read_text(encoding="utf-8")))

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lsfd import provenance
+from lsfd.allocation import keep_freed_memory
 from lsfd.atomic import write_text
 from lsfd.compression.budget import Budget, parse_budget
 from lsfd.compression.candidates import (
@@ -68,6 +69,7 @@ def compress(
         LsfdError: a mistake in options or budget, or a budget that cannot be kept.
     """
     budget = parse_budget(budget_text)
+    keep_freed_memory()
     work = Compression.of(load_options(option_file, overrides))
     work.train_candidates(budget)
     run, choice = work.plan(budget)

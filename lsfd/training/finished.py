@@ -113,7 +113,8 @@ def _facts(
     """Return what tells a run from another: what was trained how, on what, where, with what."""
     options = loaded.options
     begun = next((record for record in reversed(records) if record.get("kind") == "run"), {})
-    train, batch = options.datasets.train, options.datasets.train.batch_size_per_gpu
+    train = options.datasets.train
+    batch = begun.get("batch", train.batch_size_per_gpu)
     facts: dict[str, Any] = {
         "method": " + ".join(item.type for item in options.distillers) or "no distillation",
         "student": _network(options.network_g),

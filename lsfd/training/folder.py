@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lsfd.atomic import TEMPORARY
+from lsfd.config.load import LoadedOptions
 from lsfd.errors import LsfdError
 
 
@@ -15,6 +16,11 @@ class RunFolder:
     """``<experiments_root>/<name>`` and the places in it."""
 
     root: Path
+
+    @classmethod
+    def of(cls, loaded: LoadedOptions) -> RunFolder:
+        """Return the folder of the run of an option file."""
+        return cls(Path(loaded.options.path.experiments_root) / loaded.options.name)
 
     @property
     def models(self) -> Path:

@@ -41,10 +41,4 @@ def generations(option_file: Path, overrides: Sequence[str]) -> Iterator[LoadedO
             ]
         current = load_options(option_file, changes)
         yield current
-        previous = student_of(current)
-
-
-def student_of(loaded: LoadedOptions) -> Path:
-    """Return the file of the student that a run finishes with."""
-    options = loaded.options
-    return RunFolder(Path(options.path.experiments_root) / options.name).student
+        previous = RunFolder.of(current).student

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lsfd.errors import LsfdError
@@ -27,6 +28,7 @@ LAST_WORDS = 300
 class _Running:
     run: PlannedRun
     process: subprocess.Popen[bytes]
+    lock: FileLock
 
 
 class _StopOnSignal:
@@ -57,6 +59,8 @@ class _StopOnSignal:
 def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
     """Train every run that is not finished; each goes on where it was stopped.
 
+    A run that another process has in its hands is left to it.
+
     Args:
         runs: in the order in which they start.
         jobs: how many train at once; they share the processor's cores.
@@ -65,13 +69,14 @@ def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
         0, or the number of the signal that stopped it: the same call goes on.
 
     Raises:
-        LsfdError: runs failed; the others have been trained.
+        LsfdError: runs failed, or another process still trains them; the others have been trained.
     """
     for run in runs:
         run.write_options()
     waiting = [run for run in runs if not run.is_finished()]
     running: list[_Running] = []
     failed: list[PlannedRun] = []
+    elsewhere: list[PlannedRun] = []
     total = sum(run.loaded.options.train.total_iter for run in runs)
     # A terminal shows the bar; a file or pipe gets a line for each finished run instead.
     bar: tqdm[Any] = tqdm(total=total, unit="it", desc="compare", disable=None)
@@ -79,10 +84,16 @@ def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
         _show(bar, runs, running)
         while (waiting or running) and not stop.received:
             while waiting and len(running) < jobs:
-                running.append(_start(waiting.pop(0), jobs))
+                run = waiting.pop(0)
+                started = _start(run, jobs)
+                if started is None:
+                    elsewhere.append(run)
+                else:
+                    running.append(started)
             time.sleep(POLL_SECONDS)
             for done in [item for item in running if item.process.poll() is not None]:
                 running.remove(done)
+                done.lock.release()
                 name = done.run.folder.root.name
                 if done.process.returncode or not done.run.is_finished():
                     failed.append(done.run)
@@ -94,12 +105,28 @@ def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
             item.process.terminate()
         for item in running:
             item.process.wait()
+            item.lock.release()
+    elsewhere = [run for run in elsewhere if not run.is_finished()]
     if failed and not stop.received:
         raise LsfdError(_failure(failed))
+    if elsewhere and not stop.received:
+        raise LsfdError(
+            f"another process trains {', '.join(run.folder.root.name for run in elsewhere)}; wait "
+            "for it, then give the same command"
+        )
     return stop.received
 
 
-def _start(run: PlannedRun, jobs: int) -> _Running:
+def _start(run: PlannedRun, jobs: int) -> _Running | None:
+    """Start a run; None: another process trains it, or has finished it meanwhile."""
+    lock = FileLock(run.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    if run.is_finished():
+        lock.release()
+        return None
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     command = [sys.executable, "-m", "lsfd", "train", "-opt", str(run.option_file), "--auto_resume"]
     with run.output.open("ab") as output:
@@ -111,7 +138,7 @@ def _start(run: PlannedRun, jobs: int) -> _Running:
             env={"OMP_NUM_THREADS": threads, **os.environ},
             start_new_session=True,  # Ctrl-C is for this process, which tells the runs.
         )
-    return _Running(run, process)
+    return _Running(run, process, lock)
 
 
 def _show(bar: tqdm[Any], runs: Iterable[PlannedRun], running: Sequence[_Running]) -> None:

@@ -21,11 +21,12 @@ from lsfd.config.load import LoadedOptions, options_from_dict
 from lsfd.config.options import Options
 from lsfd.errors import LsfdError
 from lsfd.inference.device import autocast_dtype, pick_device
+from lsfd.networks.quick import use_quick_modules
 from lsfd.networks.taps import TappedNetwork
 from lsfd.training.assembly import Parts, Window, assemble
 from lsfd.training.distributed import Processes
 from lsfd.training.phases import MethodTurn, Phase, phase_at, plan
-from lsfd.training.schedule import learning_rate
+from lsfd.training.schedule import learning_rate, rate_factor
 from lsfd.training.step import DistillationStep
 from lsfd.training.teacher_cache import Result, teacher_caches
 
@@ -65,6 +66,8 @@ class LSFDModel(BaseModel):
         self.processes = processes or Processes()
         self.device = training_device(self.options, self.processes)
         self.dtype = autocast_dtype(self.options.train.precision, self.device)
+        channels_last = self.options.train.channels_last
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
 
         parts = assemble(opt)
         self.caches = teacher_caches(
@@ -108,6 +111,7 @@ class LSFDModel(BaseModel):
         self.turns = self._turns(parts)
         self.optimizers = [self.optimizer_g, *(optimizer for _, optimizer in self.turns)]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.rate_factor = rate_factor(self.options.train, self.processes.world_size)
         self.skipped = 0
         self._skipped_in_a_row = 0
         self._loss_sums: dict[str, Tensor] = {}
@@ -128,6 +132,7 @@ class LSFDModel(BaseModel):
 
     def _place(self, network: nn.Module) -> nn.Module:
         network = network.to(self.device)
+        use_quick_modules(network)
         if self.options.train.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
@@ -162,9 +167,8 @@ class LSFDModel(BaseModel):
 
     def _to_device(self, images: Tensor) -> Tensor:
         images = images.to(self.device, non_blocking=True)
-        if self.options.train.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images.float() / 255 if images.dtype == torch.uint8 else images
+        images = images.contiguous(memory_format=self._layout)
+        return images.float().div_(255) if images.dtype == torch.uint8 else images
 
     def optimize_parameters(self, current_iter: int) -> None:
         """Take one optimiser step on the batch that was fed, then the methods' turns.
@@ -180,7 +184,7 @@ class LSFDModel(BaseModel):
         phase = phase_at(self.phases, current_iter)
         if current_iter == phase.first:
             self._begin_phase()
-        rate = learning_rate(self.options.train, phase, current_iter)
+        rate = learning_rate(self.options.train, phase, current_iter) * self.rate_factor
         if phase.stage is not None and not phase.stage.learns:
             self._look(phase, current_iter)
             return

@@ -9,8 +9,10 @@ from lsfd import provenance
 from lsfd.config.load import LoadedOptions
 from lsfd.data.store import Store
 from lsfd.networks.student_file import StudentCard
+from lsfd.training.distributed import job
 from lsfd.training.records import Record
 from lsfd.training.samples import degradation_of
+from lsfd.training.schedule import rate_factor
 from lsfd.training.validation import Scores
 
 
@@ -39,6 +41,19 @@ class Origin:
         degradation = degradation_of(section)
         return text if degradation is None else f"{text}, degraded: {degradation}"
 
+    @property
+    def batch(self) -> int:
+        """Samples in one optimiser step, over all processes."""
+        options = self.loaded.options
+        each = options.datasets.train.batch_size_per_gpu * options.train.accumulate
+        return each * self.processes
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate after warm-up, scaled as ``train.lr_scaling`` says."""
+        train = self.loaded.options.train
+        return train.optim_g.lr * rate_factor(train, self.processes)
+
     def record(self, *, resumed: bool) -> Record:
         """Return the line of ``metrics.jsonl`` with which a run begins or goes on."""
         return {
@@ -52,6 +67,9 @@ class Origin:
             "hardware": provenance.hardware(),
             "precision": self.precision,
             "processes": self.processes,
+            "batch": self.batch,
+            "learning_rate": self.learning_rate,
+            "job": job(),
         }
 
     def card(self, iterations: int, scores: Scores, peer: int | None = None) -> StudentCard:

@@ -50,6 +50,12 @@ class PlannedRun:
         """What the run prints."""
         return self.option_file.with_suffix(".log")
 
+    @property
+    def lock(self) -> Path:
+        """The file that the process which has this run trained holds locked."""
+        root = self.folder.root
+        return root.with_name(f".{root.name}.lock")
+
     def is_finished(self) -> bool:
         """Return whether the finished student is there."""
         return self.folder.student.exists()

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from basicsr.utils.registry import MODEL_REGISTRY
 
+from lsfd.allocation import keep_freed_memory
 from lsfd.atomic import write_text
 from lsfd.config.load import LoadedOptions, load_options
 from lsfd.data.patches import PatchDataset
@@ -34,11 +36,11 @@ from lsfd.training.checkpoint import (
 )
 from lsfd.training.distributed import Launcher, Processes
 from lsfd.training.folder import RunFolder
-from lsfd.training.generations import generations, student_of
+from lsfd.training.generations import generations
 from lsfd.training.maps import save_maps
 from lsfd.training.model import LSFDModel
 from lsfd.training.origin import Origin
-from lsfd.training.records import append_record, forget_after
+from lsfd.training.records import append_record, forget_after, read_records
 from lsfd.training.reporter import LOGGER, Reporter, log_to
 from lsfd.training.samples import training_loader, training_store
 from lsfd.training.signals import StopSignals
@@ -62,7 +64,8 @@ def train(
     Args:
         option_file: BasicSR-shaped YAML.
         overrides: ``train.total_iter=2000`` and the like.
-        auto_resume: go on from the run's newest checkpoint, if it has one.
+        auto_resume: go on from the run's newest checkpoint, if it has one. So does, without being
+            told, a job that torchrun or Slurm starts again.
         launcher: how the processes of a distributed run were started.
         debug: log every step, validate and save every 8, under the name ``debug_<name>``.
 
@@ -72,6 +75,7 @@ def train(
     Raises:
         LsfdError: what is wrong, where, and what to do.
     """
+    keep_freed_memory()
     loaded = load_options(option_file, [*overrides, *(DEBUG_OVERRIDES if debug else ())])
     if debug:
         overrides = [*overrides, *DEBUG_OVERRIDES]
@@ -94,18 +98,32 @@ def train_generations(
     option_file: Path, overrides: Sequence[str], processes: Processes, *, auto_resume: bool
 ) -> int:
     """Train the student of an option file, or several in a row; return the exit status."""
-    students = list[Path]()
-    for loaded in generations(option_file, overrides):
-        students.append(student_of(loaded))
+    for number, loaded in enumerate(generations(option_file, overrides), start=1):
         # A later student needs its teacher as it is; the last one is trained, or gone on with.
-        is_last = len(students) == loaded.options.train.generations
-        if auto_resume and not is_last and students[-1].exists():
+        is_last = number == loaded.options.train.generations
+        if not is_last and processes.from_first(partial(_is_done, loaded, auto_resume)):
             continue
         status = Run(loaded, processes).go(auto_resume=auto_resume)
-        processes.barrier()
         if status:
             return status
     return 0
+
+
+def _is_done(loaded: LoadedOptions, auto_resume: bool) -> bool:
+    """Return whether the run has its student already, and would be gone on with."""
+    folder = RunFolder.of(loaded)
+    return folder.student.exists() and _goes_on(folder, auto_resume)
+
+
+def _goes_on(folder: RunFolder, auto_resume: bool) -> bool:
+    """Return whether a run is to go on where it is: it was said, or its own job starts again.
+
+    What an older job left under the run's name is no business of a job that starts again.
+    """
+    if auto_resume or not distributed.is_restart():
+        return auto_resume
+    begun = [record for record in read_records(folder.records) if record.get("kind") == "run"]
+    return bool(begun) and begun[-1].get("job") == distributed.job()
 
 
 class Run:
@@ -116,10 +134,10 @@ class Run:
         self.loaded = loaded
         self.options = options
         self.processes = processes
-        self.folder = RunFolder(Path(options.path.experiments_root) / options.name)
+        self.folder = RunFolder.of(loaded)
         seed_everything(options.manual_seed)
         self.model: LSFDModel = MODEL_REGISTRY.get(options.model_type)(loaded, processes)
-        self.sets: list[BenchmarkSet] = validation_sets(loaded)
+        self.sets: list[BenchmarkSet] = processes.from_first(lambda: validation_sets(loaded))
         store = training_store(loaded, processes)
         self.dataset = PatchDataset(
             store,
@@ -136,13 +154,12 @@ class Run:
 
     def go(self, *, auto_resume: bool) -> int:
         """Train to the end, or until a signal; return the exit status."""
-        state, source = self._state_to_resume(auto_resume)
+        state, source = self.processes.from_first(lambda: self._state_to_resume(auto_resume))
         # Each process draws random numbers of its own; the student was made from one seed.
         seed_everything(self.options.manual_seed + self.processes.rank)
         if state is not None and source is not None:
             self._restore(state, source)
-        if self.processes.is_first:
-            self._open_folder(source)
+        self.processes.from_first(lambda: self._open_folder(source))
         with ExitStack() as stack:
             reporter = stack.enter_context(self._reporter()) if self.processes.is_first else None
             signals = stack.enter_context(StopSignals(self.processes, self.model.device))
@@ -153,16 +170,7 @@ class Run:
                 self.iteration, self.options.train.total_iter,
             )  # fmt: skip
             return INTERRUPTED + received
-        if self.processes.is_first:
-            save_student(
-                self.folder.student,
-                self.model.net_g_ema,
-                self.origin.card(self.iteration, self.scores),
-            )
-            for index, peer in enumerate(self.model.peers_ema):
-                card = self.origin.card(self.iteration, {}, peer=index)
-                save_student(self.folder.peer(index + 1), peer, card)
-            LOGGER.info("the student is in %s", self.folder.student)
+        self.processes.from_first(self._save_students)
         return 0
 
     def _loop(self, signals: StopSignals, reporter: Reporter | None) -> int:
@@ -192,35 +200,47 @@ class Run:
         return received
 
     def _validate(self, reporter: Reporter | None) -> None:
-        """Score the student (first process only) and keep the best one."""
-        if reporter is not None and self.sets:
-            folder, val = self.folder.visualization / str(self.iteration), self.options.val
-            pictures = folder if val.save_img else None
-            self.scores = validate(self.model.net_g_ema, self.sets, self.loaded, pictures)
-            if val.save_maps:
-                save_maps(self.model, self.sets, self.iteration, folder)
-            new_best = better(self.scores, self.best, self.loaded, self.iteration)
-            if new_best is not None:
-                self.best = new_best
-                path = self.folder.models / "net_g_best.safetensors"
-                save_student(
-                    path, self.model.net_g_ema, self.origin.card(self.iteration, self.scores)
-                )
-            for index, (name, scores) in enumerate(self.scores.items()):
-                note = f" (best {self.best.value:.4f})" if index == 0 and self.best else ""
-                reporter.scores(self.iteration, name, scores, note)
-            reporter.restart_clock()
-        self.processes.barrier()
+        """Score the student, each process on its share of the images; the first one tells."""
+        if not self.sets:
+            return
+        pictures = self._pictures if self.options.val.save_img else None
+        self.scores = validate(
+            self.model.net_g_ema, self.sets, self.loaded, pictures, self.processes
+        )
+        self.processes.from_first(lambda: self._keep_scores(reporter))
+
+    @property
+    def _pictures(self) -> Path:
+        """The folder of this iteration's pictures."""
+        return self.folder.visualization / str(self.iteration)
+
+    def _keep_scores(self, reporter: Reporter | None) -> None:
+        """Report the scores, with pictures of the methods' maps, and save the best student."""
+        assert reporter is not None  # This is the first process.
+        if self.options.val.save_maps:
+            save_maps(self.model, self.sets, self.iteration, self._pictures)
+        new_best = better(self.scores, self.best, self.loaded, self.iteration)
+        if new_best is not None:
+            self.best = new_best
+            path = self.folder.models / "net_g_best.safetensors"
+            save_student(path, self.model.net_g_ema, self.origin.card(self.iteration, self.scores))
+        for index, (name, scores) in enumerate(self.scores.items()):
+            note = f" (best {self.best.value:.4f})" if index == 0 and self.best else ""
+            reporter.scores(self.iteration, name, scores, note)
+        reporter.restart_clock()
 
     def _save(self, reporter: Reporter | None) -> None:
+        """Save all that a resume needs."""
+        random_states = self.processes.gather(random_state)
+        self.model.share_losses()
+        self.processes.from_first(lambda: self._write(random_states, reporter))
+
+    def _write(self, random_states: list[dict[str, Any]], reporter: Reporter | None) -> None:
         """Write the student as it is now, the curves, and the checkpoint.
 
         The checkpoint comes last, so that a resume repeats whatever a kill left undone.
         """
-        random_states = self._gather_random_states()
-        self.model.share_losses()
-        if reporter is None:
-            return
+        assert reporter is not None  # This is the first process.
         path = self.folder.models / "net_g_latest.safetensors"
         save_student(path, self.model.net_g_ema, self.origin.card(self.iteration, self.scores))
         reporter.curves()
@@ -235,18 +255,18 @@ class Run:
         remove_old(self.folder.states, self.options.logger.keep_checkpoints)
         reporter.restart_clock()
 
-    def _gather_random_states(self) -> list[dict[str, Any]]:
-        """Return every process's random state, in the order of ranks."""
-        own = random_state()
-        if not self.processes.distributed:
-            return [own]
-        states: list[Any] = [None] * self.processes.world_size
-        torch.distributed.all_gather_object(states, own)
-        return states
+    def _save_students(self) -> None:
+        """Write the finished student, and its peers."""
+        card = self.origin.card(self.iteration, self.scores)
+        save_student(self.folder.student, self.model.net_g_ema, card)
+        for index, peer in enumerate(self.model.peers_ema):
+            card = self.origin.card(self.iteration, {}, peer=index)
+            save_student(self.folder.peer(index + 1), peer, card)
+        LOGGER.info("the student is in %s", self.folder.student)
 
     def _state_to_resume(self, auto_resume: bool) -> tuple[dict[str, Any] | None, Path | None]:
         """Return the checkpoint to go on from, and its path: the newest, or the one named."""
-        if auto_resume and checkpoints(self.folder.states):
+        if _goes_on(self.folder, auto_resume) and checkpoints(self.folder.states):
             return newest_readable(self.folder.states)
         named = self.options.path.resume_state
         return (load_checkpoint(Path(named)), Path(named)) if named else (None, None)
@@ -274,12 +294,26 @@ class Run:
         append_record(self.folder.records, self.origin.record(resumed=source is not None))
         parameters = sum(p.numel() for p in self.model.net_g.parameters())
         LOGGER.info(
-            "%s: student %s with %s parameters, %d training images, %s, %s",
+            "%s: student %s with %s parameters, %d training images, %s, %s, batch %s, "
+            "learning rate %s",
             self.options.name, self.options.network_g.type, f"{parameters:,}",
             len(self.origin.store), self.model.device, self.origin.precision,
+            *self._batch_and_rate(),
         )  # fmt: skip
         if source is not None:
             LOGGER.info("going on from iteration %d (%s)", self.iteration, source)
+
+    def _batch_and_rate(self) -> tuple[str, str]:
+        """Return the global batch and the learning rate, with what they are made of."""
+        train = self.options.train
+        batch, rate = str(self.origin.batch), f"{self.origin.learning_rate:.4g}"
+        factors = {"processes": self.processes.world_size, "accumulated": train.accumulate}
+        larger = [f"{count} {of}" for of, count in factors.items() if count > 1]
+        if larger:
+            own = f"{self.options.datasets.train.batch_size_per_gpu} a process"
+            batch += f" ({' x '.join([own, *larger])})"
+            rate += f" ({train.optim_g.lr:.4g}, scaling {train.lr_scaling})"
+        return batch, rate
 
     def _reporter(self) -> Reporter:
         return Reporter(

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 from lsfd.config.datasets import TrainSet, ValidationSet
 from lsfd.config.load import LoadedOptions
 from lsfd.data.pack import ensure_store
-from lsfd.data.patches import PatchDataset, StepSampler
-from lsfd.data.store import Store
+from lsfd.data.patches import PatchDataset, StepSampler, batch_of
+from lsfd.data.store import Store, open_store
 from lsfd.data.workers import end_with_parent
+from lsfd.errors import LsfdError
 from lsfd.imaging.degradation import Degradation
 from lsfd.training.distributed import Processes
 from lsfd.training.signals import ignore_signals
@@ -21,8 +22,11 @@ from lsfd.training.signals import ignore_signals
 def training_store(loaded: LoadedOptions, processes: Processes) -> Store:
     """Open the packed store of ``datasets.train``; the first process packs it where needed.
 
+    The other processes need no images, only the folder of the store, which they only read.
+
     Raises:
-        LsfdError: the images are missing, damaged, or do not fit together.
+        LsfdError: in every process; the images are missing, damaged, or do not fit together, or a
+            host does not see the store that the first process sees.
     """
     section = loaded.options.datasets.train
     if len(section.dataroot_lq) > 1:
@@ -40,10 +44,31 @@ def training_store(loaded: LoadedOptions, processes: Processes) -> Store:
             degradation_of(section),
         )
 
-    if processes.is_first:
-        store = ensure()
-    processes.barrier()
-    return store if processes.is_first else ensure()
+    if not processes.distributed:
+        return ensure()
+    folder, fingerprint = processes.from_first(lambda: _identity(ensure()))
+    return processes.together(lambda: _shared_store(folder, fingerprint))
+
+
+def _identity(store: Store) -> tuple[Path, str]:
+    return store.folder, store.fingerprint
+
+
+def _shared_store(folder: Path, fingerprint: str) -> Store:
+    """Open the store that the first process found, on whatever host this is."""
+    advice = "all hosts must share one folder datasets.train.cache_dir; start the run again"
+    try:
+        store = open_store(folder)
+    except LsfdError as error:
+        raise LsfdError(
+            f"the first process's image store is not here: {error}; {advice}"
+        ) from error
+    if store.fingerprint != fingerprint:
+        raise LsfdError(
+            f"{folder} holds other images (fingerprint {store.fingerprint[:16]}) than the first "
+            f"process sees there ({fingerprint[:16]}); {advice}"
+        )
+    return store
 
 
 def degradation_of(section: TrainSet | ValidationSet) -> Degradation | None:
@@ -67,6 +92,7 @@ def training_loader(
     return DataLoader(
         dataset,
         batch_sampler=sampler,
+        collate_fn=batch_of,
         num_workers=section.num_worker_per_gpu,
         pin_memory=loaded.options.num_gpu != 0 and torch.cuda.is_available(),
         worker_init_fn=_begin_worker,

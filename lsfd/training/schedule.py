@@ -17,6 +17,25 @@ from lsfd.config.training import (
 from lsfd.training.phases import Phase
 
 
+def rate_factor(train: Train, world_size: int) -> float:
+    """Return the factor by which ``train.lr_scaling`` multiplies every learning rate.
+
+    The option file's rates are those for one process that takes a step after each batch of
+    ``batch_size_per_gpu``. A step averages the gradients of k = ``world_size`` x ``accumulate``
+    such batches; a run over as many samples has 1/k of the steps, and to go as far each has to be
+    k times as long. With SGD that takes k times the rate ("linear": Goyal et al., arXiv
+    1706.02677). Adam divides by the root of the squared gradient, mostly noise, of which a mean
+    has 1/k: its steps grow by sqrt(k) of themselves, and sqrt(k) is left to the rate ("sqrt":
+    Malladi et al., arXiv 2205.10287). ``total_iter`` stays what it is.
+
+    Args:
+        train: the ``train`` section of the option file.
+        world_size: number of processes.
+    """
+    batches = world_size * train.accumulate
+    return {"none": 1.0, "linear": float(batches), "sqrt": math.sqrt(batches)}[train.lr_scaling]
+
+
 def learning_rate(train: Train, phase: Phase, iteration: int) -> float:
     """Return the learning rate of an iteration.
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lsfd.config.load import LoadedOptions, LoadedTestOptions
 from lsfd.config.options import Metric
@@ -16,6 +18,7 @@ from lsfd.evaluation.scores import SetScores
 from lsfd.evaluation.sets import BenchmarkSet, set_from_folders
 from lsfd.imaging.files import write_image
 from lsfd.inference.upscaler import Upscaler
+from lsfd.training.distributed import Processes
 from lsfd.training.samples import degradation_of
 
 Scores = dict[str, dict[str, float]]
@@ -65,29 +68,53 @@ def validate(
     sets: list[BenchmarkSet],
     loaded: LoadedOptions,
     pictures: Path | None = None,
+    processes: Processes | None = None,
 ) -> Scores:
     """Score a network on the validation sets, in fp32 and on 8-bit images as the papers do.
 
+    Several processes share the images out; every one returns the scores that one alone would get.
+
     Args:
-        network: the student.
-        sets: what :func:`validation_sets` found.
+        network: the student; all processes score the first one's.
+        sets: what :func:`validation_sets` found, in every process the same.
         loaded: names the metrics and the scale.
         pictures: folder for the upscaled images, ``PICTURES/<set>/<image>.png``; None for none.
+        processes: this process among all that validate together; None: it is alone.
+
+    Raises:
+        LsfdError: in every process, if one of them cannot read an image or write its picture.
     """
-    scale = loaded.options.scale
-    upscaler = Upscaler(network, scale, device=next(network.parameters()).device)
+    processes = processes or Processes()
+    if processes.distributed:
+        # Weights agree after every step, but not what layers count in each process of its own.
+        network.load_state_dict(processes.from_first(lambda: _on_cpu(network)))
+    upscaler = Upscaler(network, loaded.options.scale, device=next(network.parameters()).device)
+
+    def own_share() -> list[SetScores]:
+        shares = [each.share(processes.rank, processes.world_size) for each in sets]
+        return [_evaluate(upscaler, share, pictures) for share in shares]
+
+    gathered = processes.gather(own_share)
     scores: Scores = {}
-    for benchmark_set in sets:
-        on_image = None
-        if pictures is not None:
-            folder = pictures / benchmark_set.name
-
-            def on_image(name: str, image: object, folder: Path = folder) -> None:
-                write_image(folder / f"{name}.png", image)  # type: ignore[arg-type]
-
-        means = evaluate(upscaler, benchmark_set, scale, on_image)
-        scores[benchmark_set.name] = _named(means, loaded.options.val.metrics)
+    for whole, parts in zip(sets, zip(*gathered, strict=True), strict=True):
+        images = {name: scores for part in parts for name, scores in part.images.items()}
+        means = SetScores(whole.name, {pair.name: images[pair.name] for pair in whole.pairs})
+        scores[whole.name] = _named(means, loaded.options.val.metrics)
     return scores
+
+
+def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in network.state_dict().items()}
+
+
+def _evaluate(upscaler: Upscaler, share: BenchmarkSet, pictures: Path | None) -> SetScores:
+    """Score the images of a share, and save what became of them."""
+
+    def save(name: str, image: NDArray[np.uint8]) -> None:
+        assert pictures is not None
+        write_image(pictures / share.name / f"{name}.png", image)
+
+    return evaluate(upscaler, share, upscaler.scale, None if pictures is None else save)
 
 
 def _named(means: SetScores, metrics: Mapping[str, Metric]) -> dict[str, float]:

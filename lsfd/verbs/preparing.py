@@ -15,7 +15,7 @@ def add_prepare(verbs: Verbs) -> None:
         "prepare",
         help="make low/high-resolution pairs from a folder of images, or get a public set",
         description="Make OUT/HR and OUT/LR_bicubic/X4 (MATLAB-exact bicubic) from any folder of "
-        "images; or download a public set.",
+        "images; or download a public set; or check what training packed.",
     )
     source = verb.add_mutually_exclusive_group(required=True)
     source.add_argument("-i", "--input", type=Path, metavar="DIR", help="folder of images")
@@ -28,7 +28,15 @@ def add_prepare(verbs: Verbs) -> None:
     source.add_argument(
         "--embedded", action="store_true", help="photographs that scikit-image ships, no download"
     )
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    source.add_argument(
+        "--check",
+        nargs="+",
+        type=Path,
+        metavar="STORE",
+        help="packed images, folders in a datasets.train.cache_dir: read all and compare with the "
+        "fingerprint",
+    )
+    verb.add_argument("-o", "--output", type=Path, metavar="OUT", help="needed but for --check")
     verb.add_argument("--scale", type=int, nargs="+", choices=SCALES, default=[4])
     degradation = verb.add_argument_group(
         "degradation", "what happens to the low-resolution images of -i beside the bicubic"
@@ -49,6 +57,10 @@ def _prepare(arguments: argparse.Namespace) -> int:
     degrades = any(value is not None for value in strengths.values())
     if degrades and arguments.input is None:
         raise LsfdError("--blur, --noise and --jpeg go with -i, the images that are degraded")
+    if arguments.check:
+        return _check(arguments.check)
+    if arguments.output is None:
+        raise LsfdError("-o is missing: name the folder that the images go to")
     if arguments.embedded:
         from lsfd.data.embedded import write_embedded
 
@@ -71,4 +83,13 @@ def _prepare(arguments: argparse.Namespace) -> int:
         degradation=Degradation(**strengths) if degrades else None,
     )
     print(report)
+    return 0
+
+
+def _check(stores: list[Path]) -> int:
+    from lsfd.data.pack import verify_store
+
+    for folder in stores:
+        store = verify_store(folder)
+        print(f"{folder}: {len(store)} images as they were packed, fingerprint {store.fingerprint}")
     return 0

@@ -73,7 +73,9 @@ def add_compare(verbs: Verbs) -> None:
         "compare",
         help="train several methods with several seeds and compare them",
         description="Train methods x seeds at equal budget from one option file, then write a "
-        "table and a picture. The same command goes on where it was stopped.",
+        "table and a picture. The same command goes on where it was stopped. On a cluster each "
+        "process of a job array trains a --shard, and --merge makes the table in the end; "
+        "scripts/slurm_compare.sbatch is an example.",
     )
     add_options_arguments(verb)
     verb.add_argument(
@@ -88,18 +90,41 @@ def add_compare(verbs: Verbs) -> None:
         "--no_teacher_cache", action="store_true",
         help="run the teachers in every run, instead of keeping what they gave on disk",
     )  # fmt: skip
+    part = verb.add_mutually_exclusive_group()
+    part.add_argument(
+        "--shard", metavar="I/N",
+        help="train only the I-th of N shares of the runs, and make no table",
+    )  # fmt: skip
+    part.add_argument(
+        "--merge", action="store_true",
+        help="train nothing; make the table of runs that are all finished",
+    )  # fmt: skip
+    verb.add_argument(
+        "--from", type=Path, nargs="+", default=[], metavar="DIR", dest="others",
+        help="with --merge: copy missing runs from there, the folders of runs of other hosts",
+    )  # fmt: skip
     verb.set_defaults(run=_compare)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from lsfd.training.compare import compare
+    from lsfd.errors import LsfdError
+    from lsfd.shard import Shard
+    from lsfd.training.compare import Comparison, compare
+    from lsfd.training.shares import merge, train_share
 
-    return compare(
+    comparison = Comparison(
         arguments.opt,
         arguments.overrides,
         arguments.methods,
         arguments.seeds,
-        output=arguments.output,
-        jobs=arguments.jobs,
+        arguments.output,
         keep_teacher_results=not arguments.no_teacher_cache,
     )
+    if arguments.others and not arguments.merge:
+        raise LsfdError("--from: goes with --merge only")
+    if arguments.merge:
+        merge(comparison, arguments.others)
+        return 0
+    if arguments.shard is not None:
+        return train_share(comparison, Shard.parse(arguments.shard), arguments.jobs)
+    return compare(comparison, arguments.jobs)

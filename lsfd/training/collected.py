@@ -1,0 +1,126 @@
+"""Finished runs of one comparison from the disks of several hosts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lsfd.atomic import TEMPORARY
+from lsfd.config.inheritance import read_options
+from lsfd.errors import LsfdError
+from lsfd.training.compare import COST
+from lsfd.training.folder import RunFolder
+from lsfd.training.planned import PlannedRun
+from lsfd.training.records import read_records
+
+_OWN = {"path.experiments_root", "path.teacher_cache", "datasets.train.cache_dir"}
+"""Options that say where a host keeps things, and decide no result."""
+
+
+def collect(runs: Sequence[PlannedRun], folders: Sequence[Path]) -> None:
+    """Copy finished runs to where they belong, unless they are there.
+
+    Args:
+        runs: which.
+        folders: where the folders of finished runs lie; the first one that has a run counts.
+
+    Raises:
+        LsfdError: a folder holds no finished run of these, a run was trained with other options
+            (folders may have other paths, but the same names at their ends), or has been begun
+            here, too.
+    """
+    for folder in folders:
+        found = [run for run in runs if _there(run, folder).student.exists()]
+        if not found:
+            names = ", ".join(run.folder.root.name for run in runs[:2])
+            raise LsfdError(
+                f"--from: {folder} holds no finished run of this comparison; give the folder in "
+                f"which its runs lie ({names} ...)"
+            )
+        for run in found:
+            if not run.is_finished():
+                _check_options(run, _there(run, folder))
+                _check_images(run, _there(run, folder), runs)
+                _copy(run, _there(run, folder))
+
+
+def _there(run: PlannedRun, folder: Path) -> RunFolder:
+    return RunFolder(folder / run.folder.root.name)
+
+
+def _copy(run: PlannedRun, source: RunFolder) -> None:
+    """Copy a run's folder in one step, without its checkpoints, which nobody goes on from.
+
+    What a step costs is left behind, too: one machine measures it for the whole table.
+    """
+    root = run.folder.root
+    if root.exists():
+        raise LsfdError(
+            f"{root} has been begun, and is finished in {source.root}; remove one of them"
+        )
+    run.write_options()
+    unfinished = root.with_name(f".{root.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        left_out = shutil.ignore_patterns(source.states.name, COST)
+        shutil.copytree(source.root, unfinished, ignore=left_out)
+        os.rename(unfinished, root)
+    except (OSError, shutil.Error) as error:
+        raise LsfdError(f"{source.root} cannot be copied to {root}: {error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_options(run: PlannedRun, source: RunFolder) -> None:
+    """Raise an error that names an option in which a run differs from the one planned."""
+    theirs, ours = (
+        dict(_decisive(data)) for data in (read_options(source.options)[0], run.loaded.raw)
+    )
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise LsfdError(
+                f"{source.options}: {name} is {theirs.get(name)}, and {ours.get(name)} in the run "
+                "that is to be merged; train both with the same options"
+            )
+
+
+def _check_images(run: PlannedRun, source: RunFolder, runs: Sequence[PlannedRun]) -> None:
+    """Raise an error if a host's training images are not those of the runs that are there."""
+    theirs = _images(source)
+    for other in runs:
+        if not other.is_finished() or _training_set(other) != _training_set(run):
+            continue
+        ours = _images(other.folder)
+        if theirs != ours:
+            raise LsfdError(
+                f"{source.root} was trained on other images ({theirs}) than {other.folder.root} "
+                f"({ours}); train both on the same"
+            )
+
+
+def _training_set(run: PlannedRun) -> Any:
+    return run.loaded.raw["datasets"]["train"]
+
+
+def _images(folder: RunFolder) -> str | None:
+    """Return name, number and fingerprint of the images that a run was trained on."""
+    records = read_records(folder.records)
+    return next((record["data"] for record in records if record["kind"] == "run"), None)
+
+
+def _decisive(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all options that may decide a result as (name, value); of paths the last part."""
+    if name in _OWN:
+        return
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    else:
+        yield name, Path(value).name if isinstance(value, str) and "/" in value else value
+        return
+    for key, item in items:
+        yield from _decisive(item, f"{name}.{key}" if name else str(key))
