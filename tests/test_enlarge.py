@@ -20,7 +20,8 @@ from lsfd.imaging import raster as raster_module
 from lsfd.imaging.raster import Raster
 from lsfd.inference import memory
 from lsfd.inference import upscaler as upscaler_module
-from lsfd.inference.memory import bytes_per_pixel, free_memory, is_scarce
+from lsfd.inference.footprint import AT_ONCE, OUTPUTS, bytes_per_pixel
+from lsfd.inference.memory import free_memory, is_scarce
 from lsfd.inference.tiles import SMALLEST, fitting_tile
 from lsfd.inference.upscaler import Upscaler
 
@@ -226,12 +227,12 @@ def test_other_errors_are_not_taken_for_it() -> None:
 def test_the_tile_follows_from_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Nearest()
     each = bytes_per_pixel(network)
-    assert each == (memory._AT_ONCE * (3 + 3 * 4) + memory._OUTPUTS * 3 * 4) * 4
-    monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 30 * 30 * each)
+    assert each == (AT_ONCE * (3 + 3 * 4) + OUTPUTS * 3 * 4) * 4
+    monkeypatch.setattr(memory, "free_system_memory", lambda: 2 * 30 * 30 * each)
     lq = noise(70, 65)
     assert np.array_equal(enlarge(Upscaler(network, 2, CPU), lq), double(lq))
     assert max(network.sizes) == 30 * 30
-    monkeypatch.setattr(memory, "free_memory", lambda device: 2 * 70 * 65 * each)
+    monkeypatch.setattr(memory, "free_system_memory", lambda: 2 * 70 * 65 * each)
     network.sizes.clear()
     enlarge(Upscaler(network, 2, CPU), lq)
     assert network.sizes[-1] == 70 * 65

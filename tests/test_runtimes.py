@@ -15,7 +15,7 @@ import torch
 
 from lsfd.errors import LsfdError
 from lsfd.inference.description import EXPORT_KEY, ExportNote, from_metadata, to_metadata
-from lsfd.inference.memory import bytes_per_pixel
+from lsfd.inference.footprint import bytes_per_pixel
 from lsfd.inference.networks import open_network
 from lsfd.inference.onnx import onnx_model, set_metadata
 from lsfd.inference.openvino import to_openvino

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from lsfd.errors import LsfdError
-from lsfd.inference.memory import bytes_per_pixel
+from lsfd.inference.footprint import bytes_per_pixel
 from lsfd.networks.card import METADATA_KEY, StudentCard
 from lsfd.networks.reach import FARTHEST, reach
 from lsfd.networks.trial import size_multiple

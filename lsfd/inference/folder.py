@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock, Semaphore
 from types import TracebackType
 from typing import Protocol
 
@@ -20,6 +22,14 @@ from lsfd.imaging.picture_files import format_of, write_picture
 from lsfd.imaging.raster import Raster
 from lsfd.imaging.target_size import TargetSize
 from lsfd.inference.naming import plan
+from lsfd.inference.room import Room
+from lsfd.shard import Shard
+
+_IN_FLIGHT = 256 << 20
+"""Bytes of results that wait to be written; of one image it may be more."""
+
+_MOST_BESIDE = 8
+"""Images that are read or written while others are enlarged."""
 
 _BAR = (
     "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} images [{elapsed}<{remaining}{postfix}]"
@@ -30,6 +40,10 @@ class Enlarger(Protocol):
     """What :class:`~lsfd.inference.upscaler.Upscaler` is here."""
 
     scale: int
+    at_once: int
+
+    def expect(self, images: int) -> None:
+        """Note how many images are to come; ``at_once``, how many threads may call, may change."""
 
     def enlarge(
         self, source: Raster, target: Raster, progress: Callable[[float], None] | None = None
@@ -46,12 +60,14 @@ class FolderReport:
         kept: outputs of an earlier run left as they were (only with ``resume``).
         skipped: files whose names say that they are no images.
         failed: images that could not be read, upscaled or written, each with the reason.
+        shard: which share of the files it tells of; None: of all.
     """
 
     done: list[Path] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     failed: dict[Path, str] = field(default_factory=dict)
+    shard: Shard | None = None
 
     def __str__(self) -> str:
         counts = [f"{len(self.done)} upscaled"]
@@ -63,7 +79,8 @@ class FolderReport:
             counts.append(f"{len(self.failed)} failed")
         lines = [f"  {path}: skipped, not an image" for path in self.skipped]
         lines += [f"  {path}: failed, {reason}" for path, reason in self.failed.items()]
-        return "\n".join([", ".join(counts), *lines])
+        share = f"shard {self.shard}: " if self.shard else ""
+        return "\n".join([share + ", ".join(counts), *lines])
 
 
 def upscale_path(
@@ -74,10 +91,11 @@ def upscale_path(
     extension: str | None = None,
     resume: bool = False,
     size: TargetSize | None = None,
+    shard: Shard | None = None,
 ) -> FolderReport:
     """Upscale an image, or all images of a folder tree or a pattern.
 
-    While the network runs on one image, the next is read and the one before is written. Every
+    While the network runs on some images, others are read and written. Every
     output is written atomically. A file that cannot be used is named in the report and does not
     stop the others; what is no image by its name (a text among the photographs) is no failure.
     Hidden files are left alone.
@@ -90,15 +108,20 @@ def upscale_path(
         extension: as there.
         resume: keep outputs that exist instead of writing them anew.
         size: what to shrink the enlarged images to; None: nothing.
+        shard: upscale only this share of the images, of which other processes take the others;
+            which images it holds does not depend on what has been written already.
 
     Raises:
         LsfdError: the source does not exist or has no image, two inputs would be written to one
             file, or an output would replace an input.
     """
     planned = plan([source] if isinstance(source, Path) else source, out, suffix, extension)
-    _make_folders({target.parent for target in planned.outputs.values()})
-    report = FolderReport(skipped=planned.skipped)
+    report = FolderReport(skipped=planned.skipped, shard=shard)
     jobs = dict(planned.outputs)
+    if shard is not None:
+        jobs = dict(shard.take(sorted(jobs.items())))
+        report.skipped = shard.take(sorted(planned.skipped))
+    _make_folders({target.parent for target in jobs.values()})
     if resume:
         report.kept = [target for target in jobs.values() if target.exists()]
         jobs = {image: target for image, target in jobs.items() if not target.exists()}
@@ -119,39 +142,39 @@ def _make_folders(folders: set[Path]) -> None:
 def _run(
     jobs: Mapping[Path, Path], enlarger: Enlarger, size: TargetSize | None, report: FolderReport
 ) -> None:
-    """Read, enlarge and write images, each in a thread of its own, one image apart."""
+    """Upscale images, several at a time: while some are enlarged, others are read and written."""
+    enlarger.expect(len(jobs))
+    turns = Semaphore(enlarger.at_once)
+    room = Room(_IN_FLIGHT)
+    beside = min(os.cpu_count() or 1, _MOST_BESIDE)
+
+    def upscale(image: Path, target: Path) -> None:
+        with progress.image(image.name) as part:
+            given = read_picture(image, target.parent)
+            height, width, bands = given.raster.shape
+            part.pixels = height * width * enlarger.scale**2
+            final = None if size is None else size.of(width, height, enlarger.scale)
+            with room.taken(part.pixels * bands):
+                with turns:
+                    enlarged = _enlarged(given, target, enlarger, part.tell)
+                _write(target, enlarged, final)
+
     with (
-        ThreadPoolExecutor(1, "read") as reader,
-        ThreadPoolExecutor(1, "write") as writer,
         _Progress(len(jobs)) as progress,
+        ThreadPoolExecutor(enlarger.at_once + beside, "upscale") as pool,
     ):
-        unwritten: tuple[Path, Path, Future[None]] | None = None
-        for image, target, reading in _read_ahead(reader, jobs):
-            with _noting(image, report):
-                given = reading.result()
-                height, width, _ = given.raster.shape
-                progress.begin(image.name, height * width * enlarger.scale**2)
-                enlarged = _enlarged(given, target, enlarger, progress.tell)
-                final = None if size is None else size.of(width, height, enlarger.scale)
-                _finish(unwritten, report)
-                writing = writer.submit(_write, target, enlarged, final)
-                unwritten = image, target, writing
-            progress.end()
-        _finish(unwritten, report)
-
-
-def _read_ahead(
-    reader: ThreadPoolExecutor, jobs: Mapping[Path, Path]
-) -> Iterator[tuple[Path, Path, Future[Picture]]]:
-    """Yield each image when the reading of the next one has begun."""
-    waiting: tuple[Path, Path, Future[Picture]] | None = None
-    for image, target in jobs.items():
-        following = image, target, reader.submit(read_picture, image, target.parent)
-        if waiting is not None:
-            yield waiting
-        waiting = following
-    if waiting is not None:
-        yield waiting
+        results = [
+            (image, target, pool.submit(upscale, image, target)) for image, target in jobs.items()
+        ]
+        try:
+            for image, target, result in results:
+                with _noting(image, report):
+                    result.result()
+                    report.done.append(target)
+        except BaseException:  # Ctrl-C, too: what has begun ends with the next tile.
+            pool.shutdown(wait=False, cancel_futures=True)
+            progress.stop()
+            raise
 
 
 def _enlarged(
@@ -177,15 +200,6 @@ def _write(target: Path, picture: Picture, size: tuple[int, int] | None) -> None
         picture.raster.close()
 
 
-def _finish(unwritten: tuple[Path, Path, Future[None]] | None, report: FolderReport) -> None:
-    """Wait until an image is written, and say so in the report."""
-    if unwritten is not None:
-        image, target, writing = unwritten
-        with _noting(image, report):
-            writing.result()
-            report.done.append(target)
-
-
 @contextmanager
 def _noting(image: Path, report: FolderReport) -> Iterator[None]:
     """Put what goes wrong with an image into the report."""
@@ -203,8 +217,9 @@ class _Progress:
     def __init__(self, images: int) -> None:
         self._bar = tqdm(total=images, desc="upscale", bar_format=_BAR, disable=None)
         self._start = time.perf_counter()
-        self._name, self._pixels = "", 0
-        self._before, self._share = 0, 0.0
+        self._lock = Lock()
+        self._pixels = 0.0
+        self._stopped = False
 
     def __enter__(self) -> _Progress:
         return self
@@ -217,20 +232,48 @@ class _Progress:
     ) -> None:
         self._bar.close()
 
-    def begin(self, name: str, pixels: int) -> None:
-        """Say which image is next, and of how many pixels the result is."""
-        self._name, self._pixels = name, pixels
+    @contextmanager
+    def image(self, name: str) -> Iterator[_Part]:
+        """Count an image, which is done in the end, or cannot be."""
+        part = _Part(name, self)
+        try:
+            yield part
+        finally:
+            part.tell(1)
+
+    def stop(self) -> None:
+        """Let every thread that tells of progress end there."""
+        self._stopped = True
+
+    def add(self, share: float, pixels: float, name: str) -> None:
+        """Say that so much more of an image is done; ``pixels`` of its result.
+
+        Raises:
+            CancelledError: there is nothing more to do.
+        """
+        if self._stopped:
+            raise CancelledError
+        with self._lock:
+            self._pixels += pixels
+            speed = self._pixels / 1e6 / max(time.perf_counter() - self._start, 1e-9)
+            self._bar.set_postfix_str(f"{speed:.2f} megapixels/s, {name}", refresh=False)
+            self._bar.update(share)
+
+
+class _Part:
+    """How far one image is.
+
+    Attributes:
+        pixels: of the result; 0 until they are known.
+    """
+
+    def __init__(self, name: str, progress: _Progress) -> None:
+        self.pixels = 0
+        self._name, self._progress = name, progress
+        self._share = 0.0
 
     def tell(self, share: float) -> None:
         """Say how much of it is done, 0 to 1."""
-        done = self._before + share * self._pixels
-        speed = done / 1e6 / max(time.perf_counter() - self._start, 1e-9)
-        self._bar.set_postfix_str(f"{speed:.2f} megapixels/s, {self._name}", refresh=False)
-        self._bar.update(share - self._share)
+        more = share - self._share
         self._share = share
-
-    def end(self) -> None:
-        """Say that the image is done, or cannot be."""
-        self._bar.update(1 - self._share)
-        self._before += round(self._pixels * self._share)
-        self._share, self._pixels = 0.0, 0
+        self._progress.add(more, more * self.pixels, self._name)

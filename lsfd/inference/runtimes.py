@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from lsfd.errors import LsfdError
 from lsfd.inference.description import EXPORT_KEY, from_metadata
 from lsfd.inference.onnx import read_onnx
 from lsfd.inference.packages import ONNX, OPENVINO, needing
-from lsfd.inference.signal_stack import signal_stack_kept
 from lsfd.networks.card import METADATA_KEY, StudentCard
 from lsfd.networks.opaque import OpaqueNetwork
 from lsfd.networks.trial import trial_input
@@ -134,15 +133,12 @@ def from_openvino(xml: bytes, weights: bytes, source: str) -> tuple[RuntimeNetwo
     """Return the network of OpenVINO's two files' contents; see :func:`from_onnx`."""
     with needing(OPENVINO):
         import openvino
-    settings: dict[str, Any] = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",  # By itself it takes bf16 where the processor has it.
-        "ENABLE_CPU_PINNING": False,  # Two processes would take the same cores.
-    }
+
+        from lsfd.inference.openvino_graph import compiled_graph, core, infer
     try:
-        model = openvino.Core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
-        with signal_stack_kept():
-            compiled = openvino.Core().compile_model(model, "CPU", settings)
+        model = core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+        # By itself OpenVINO takes bf16 where the processor has it.
+        compiled = compiled_graph(model, "f32")
     except Exception as error:
         raise LsfdError(
             f"{source}: is no OpenVINO model that can be run: {_reason(error)}"
@@ -158,8 +154,7 @@ def from_openvino(xml: bytes, weights: bytes, source: str) -> tuple[RuntimeNetwo
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         # A request of its own for every call: several threads may call.
-        with signal_stack_kept():
-            return compiled.create_infer_request().infer([images])[0].copy()
+        return infer(compiled.create_infer_request(), images)[0].copy()
 
     return _network(run, source, metadata)
 

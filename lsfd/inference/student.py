@@ -15,9 +15,7 @@ from torch import Tensor
 
 from lsfd.errors import LsfdError
 from lsfd.imaging.raster import Raster
-from lsfd.inference.mixture import choose_mixture
-from lsfd.inference.networks import open_network
-from lsfd.inference.upscaler import Upscaler
+from lsfd.inference.engines import AnyUpscaler, open_upscaler
 from lsfd.networks.card import StudentCard
 
 Image = TypeVar("Image", NDArray[Any], PIL.Image.Image, Tensor)
@@ -34,6 +32,7 @@ def load_student(
     tile: int | None = None,
     self_ensemble: bool = False,
     mix: Mapping[str, float] | None = None,
+    engine: str = "auto",
 ) -> Student:
     """Return a trained network as a function from an image to a larger image.
 
@@ -46,14 +45,21 @@ def load_student(
         tile: side of a tile in input pixels; None: as large as fits into the memory.
         self_ensemble: whether to take the mean over the image mirrored and turned in eight ways.
         mix: share of each objective, for a student that SGN trained.
+        engine: what computes: ``openvino`` (on the CPU), ``torch``, or ``auto``: OpenVINO on a
+            CPU where it is installed and can compute the network, otherwise PyTorch.
 
     Raises:
         LsfdError: no such file or name, it cannot be read, or an argument is wrong.
     """
-    network, card = open_network(weights)
-    if mix is not None:
-        choose_mixture(network, mix)
-    upscaler = Upscaler(network, card.scale, device, precision, tile, ensemble=self_ensemble)
+    upscaler, card = open_upscaler(
+        weights,
+        device=device,
+        precision=precision,
+        tile=tile,
+        ensemble=self_ensemble,
+        mix=mix,
+        engine=engine,
+    )
     return Student(upscaler, card)
 
 
@@ -67,7 +73,7 @@ class Student:
         card: what the file says about itself: architecture, teacher, method, scores.
     """
 
-    def __init__(self, upscaler: Upscaler, card: StudentCard) -> None:
+    def __init__(self, upscaler: AnyUpscaler, card: StudentCard) -> None:
         self.scale = upscaler.scale
         self.card = card
         self._upscaler = upscaler

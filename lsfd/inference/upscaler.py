@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 
 from lsfd.errors import LsfdError
 from lsfd.imaging.raster import Raster
-from lsfd.imaging.transparency import REACH, spread_colours
+from lsfd.imaging.transparency import spread_colours
 from lsfd.inference.device import autocast_dtype, pick_device
-from lsfd.inference.memory import budget, bytes_per_pixel, noticing_scarcity
+from lsfd.inference.footprint import bytes_per_pixel
+from lsfd.inference.memory import budget
 from lsfd.inference.planes import enlarge_planes, filled_up, self_ensemble, to_pixels, to_planes
-from lsfd.inference.tiles import fitting_tile, spans
+from lsfd.inference.tiled import TRANSPARENT, Progress, TiledUpscaler
 from lsfd.networks.reach import reach
 from lsfd.networks.trial import evaluating, size_multiple
 
@@ -29,20 +28,9 @@ So scores do not depend on a machine's memory, whatever the network. EDSR with 6
 about 700 bytes for each output pixel: some 5 GB for as many as this.
 """
 
-ENDLESS_OVERLAP = 32
-"""Input pixels around a tile for networks that see everything: no overlap would be enough."""
 
-
-class Upscaler:
-    """Runs a network on one image at a time, whole or in tiles.
-
-    Tiles are run one after another, each with surroundings that are cut off from the result: the
-    memory needed depends on the tile instead of the image. Unless it is given, the surroundings
-    are as far as the network sees, so that the result is that of the whole image. Networks that
-    see everything, such as RCAN with its means over the image, take them over each tile: their
-    tiles differ.
-
-    Where the memory does not suffice all the same, tiles of half the side are tried, and so on.
+class Upscaler(TiledUpscaler):
+    """Runs a PyTorch network on one image at a time, whole or in tiles.
 
     Sizes that are no multiple of the windows of an attention network are filled up by reflection,
     and the result is cropped.
@@ -80,20 +68,12 @@ class Upscaler:
         tile_overlap: int | None = None,
         ensemble: bool = False,
     ) -> None:
-        if tile is not None and tile < 1:
-            raise LsfdError(f"a tile has at least 1 pixel, not {tile}; leave it out for none")
-        if tile_overlap is not None and tile_overlap < 0:
-            raise LsfdError(f"tile_overlap must be 0 or more pixels, not {tile_overlap}")
+        super().__init__(scale, size_multiple(network), tile, tile_overlap)
         self.device = device if isinstance(device, torch.device) else pick_device(device)
-        self.scale = scale
         self.network = network.to(self.device)
         self._dtype = autocast_dtype(precision, self.device)
         self._deep_dtype = None if precision == "auto" else self._dtype
-        self._tile = tile
-        self._tile_overlap = tile_overlap
         self._ensemble = ensemble
-        self._largest: int | None = None  # The side of a tile, once larger ones did not fit.
-        self.multiple = size_multiple(network)
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the image enlarged.
@@ -114,27 +94,12 @@ class Upscaler:
             )
         height, width, _ = image.shape
         result = np.empty((height * self.scale, width * self.scale, 3), np.uint8)
-        whole = height * width * self.scale**2 <= WHOLE_IMAGE_PIXELS
         source, target = Raster.from_array(image), Raster.from_array(result)
-        self._run_tiles(source, target, self._first_tile(height, width, whole), _nobody)
+        if self._tile is None and height * width * self.scale**2 <= WHOLE_IMAGE_PIXELS:
+            self._run_tiles(source, target, max(height, width), lambda share: None)
+        else:
+            self.enlarge(source, target)
         return result
-
-    def enlarge(
-        self, source: Raster, target: Raster, progress: Callable[[float], None] | None = None
-    ) -> None:
-        """Enlarge a raster: grey or RGB, with or without alpha, of 8 or 16 bits.
-
-        Args:
-            source: what to enlarge.
-            target: gets the result; as many bands, sides ``scale`` times as long, 8 or 16 bits.
-            progress: is told the share that is done, 0 to 1, after every tile.
-
-        Raises:
-            LsfdError: as in ``__call__``, or a raster's temporary file does not find room.
-        """
-        height, width, _ = source.shape
-        tile = self._first_tile(height, width, False)
-        self._run_tiles(source, target, tile, progress or _nobody)
 
     def planes(self, planes: Tensor) -> Tensor:
         """Return images enlarged, whole, whatever memory that takes.
@@ -160,78 +125,31 @@ class Upscaler:
     def _bytes_per_pixel(self) -> int:
         return bytes_per_pixel(self.network)
 
-    @property
-    def _overlap(self) -> int:
-        """Input pixels around a tile."""
-        if self._tile_overlap is not None:
-            return self._round_up(self._tile_overlap)
-        return self._round_up(ENDLESS_OVERLAP if self._reach is None else self._reach)
+    def _sees(self) -> int | None:
+        return self._reach
 
-    def _first_tile(self, height: int, width: int, whole: bool) -> int:
-        """Return the side of the tile to begin with; that of the image, if ``whole``."""
-        tile = self._tile or max(height, width)
-        if self._tile is None and not whole:
-            pixels = budget(self.device) // max(self._bytes_per_pixel, 1)
-            if height * width > pixels:  # Only then is the overlap worth to be measured.
-                tile = fitting_tile(height, width, self._overlap, pixels)
-        return min(tile, self._largest or tile)
+    def _pixels_at_once(self) -> int:
+        return budget(self.device) // max(self._bytes_per_pixel, 1)
 
-    def _run_tiles(
-        self, source: Raster, target: Raster, tile: int, progress: Callable[[float], None]
-    ) -> None:
-        """Enlarge a raster row of tiles by row of tiles, with smaller ones where it has to be."""
-        height, width, _ = source.shape
-        top = 0
+    def _run_tiles(self, source: Raster, target: Raster, tile: int, progress: Progress) -> None:
         # No gradients, but not inference_mode: BasicSR's EDSR and RCAN keep a tensor made in
         # forward (``self.mean``), and an inference tensor must not get into a later training step.
         with evaluating(self.network):
-            while top < height:
-                scarce: list[str] = []
-                with noticing_scarcity(scarce):
-                    top = self._run_row(source, target, top, self._round_up(tile), progress)
-                if scarce:
-                    tile = self._smaller(min(tile, max(height, width)), scarce[0])
+            super()._run_tiles(source, target, tile, progress)
 
     def _smaller(self, tile: int, problem: str) -> int:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if tile <= self.multiple:
-            raise LsfdError(f"the memory does not suffice even for the smallest tiles: {problem}")
-        self._largest = max(tile // 2, self.multiple)
-        return self._largest
+        return super()._smaller(tile, problem)
 
-    def _run_row(
-        self,
-        source: Raster,
-        target: Raster,
-        first: int,
-        tile: int,
-        progress: Callable[[float], None],
-    ) -> int:
-        """Run the tiles that lie beside each other, and return where the next ones begin."""
-        height, width, bands = source.shape
-        overlap = 0
-        if tile < height or tile < width:
-            overlap = self._overlap + (self._round_up(REACH) if bands in (2, 4) else 0)
-        top, bottom, *rows = next(spans(first, height, tile, overlap))
-        for left, right, *columns in spans(0, width, tile, overlap):
-            enlarged = self._run(source.read(*rows, *columns))
-            inner = enlarged[
-                :,
-                :,
-                (top - rows[0]) * self.scale : (bottom - rows[0]) * self.scale,
-                (left - columns[0]) * self.scale : (right - columns[0]) * self.scale,
-            ]
-            target.write(top * self.scale, left * self.scale, to_pixels(inner, target.dtype))
-            progress((top * width + (bottom - top) * right) / (height * width))
-        return bottom
-
-    def _run(self, pixels: NDArray[Any]) -> Tensor:
-        """Return pixels enlarged, as 1 x C x H x W in 0..1."""
-        if pixels.shape[2] in (2, 4):
+    def _run(
+        self, pixels: NDArray[Any], rows: slice, columns: slice, dtype: DTypeLike
+    ) -> NDArray[Any]:
+        if pixels.shape[2] in TRANSPARENT:
             pixels = spread_colours(pixels)
-        dtype = self._dtype if pixels.dtype == np.uint8 else self._deep_dtype
-        return self._run_planes(to_planes(pixels, self.device), dtype)
+        computed_in = self._dtype if pixels.dtype == np.uint8 else self._deep_dtype
+        enlarged = self._run_planes(to_planes(pixels, self.device), computed_in)
+        return to_pixels(enlarged[:, :, rows, columns], dtype)
 
     def _run_planes(self, planes: Tensor, dtype: torch.dtype | None) -> Tensor:
         """Return N x C x h x w enlarged, computed in a number format."""
@@ -259,10 +177,3 @@ class Upscaler:
                 "values do not fit the number format (use precision 'fp32')"
             )
         return output
-
-    def _round_up(self, pixels: int) -> int:
-        return math.ceil(pixels / self.multiple) * self.multiple
-
-
-def _nobody(share: float) -> None:
-    """Take note of nothing."""

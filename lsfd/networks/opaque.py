@@ -14,7 +14,7 @@ class OpaqueNetwork(nn.Module):
         multiple: what height and width must be a multiple of, see
             :func:`lsfd.networks.trial.size_multiple`.
         reach: input pixels that it sees to each side, see :func:`lsfd.networks.reach.reach`.
-        bytes_per_pixel: of memory, see :func:`lsfd.inference.memory.bytes_per_pixel`.
+        bytes_per_pixel: of memory, see :func:`lsfd.inference.footprint.bytes_per_pixel`.
     """
 
     def __init__(self, multiple: int, reach: int | None, bytes_per_pixel: int) -> None:

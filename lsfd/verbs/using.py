@@ -30,6 +30,10 @@ def add_upscale(verbs: Verbs) -> None:
     )
     verb.add_argument("--resume", action="store_true", help="skip files that are there already")
     verb.add_argument(
+        "--shard", metavar="I/N",
+        help="upscale only the I-th of N shares of the images, as one of N processes",
+    )  # fmt: skip
+    verb.add_argument(
         "--mix", metavar="NAME=SHARE,...",
         help="mixture of objectives, for a student that SGN trained: fidelity=0.7,perceptual=0.3",
     )  # fmt: skip
@@ -45,27 +49,34 @@ def add_upscale(verbs: Verbs) -> None:
         "--to-scale", type=float, metavar="F", help="shrink the results to F times the input"
     )
     add_device_arguments(verb, precision="auto")
+    verb.add_argument(
+        "--engine", choices=("auto", "openvino", "torch"), default="auto",
+        help="what computes: OpenVINO on a CPU where it is installed, otherwise PyTorch",
+    )  # fmt: skip
     verb.set_defaults(run=_upscale)
 
 
 def _upscale(arguments: argparse.Namespace) -> int:
     from lsfd.imaging.target_size import TargetSize
+    from lsfd.inference.engines import open_upscaler
     from lsfd.inference.folder import upscale_path
-    from lsfd.inference.mixture import choose_mixture, parse_mixture
-    from lsfd.inference.networks import open_network
     from lsfd.inference.pipes import PIPE, files_for_pipes
-    from lsfd.inference.upscaler import Upscaler
+    from lsfd.shard import Shard
 
-    network, card = open_network(arguments.weights)
+    shard = None if arguments.shard is None else Shard.parse(arguments.shard)
+    mix = None
     if arguments.mix is not None:
-        choose_mixture(network, parse_mixture(arguments.mix))
-    upscaler = Upscaler(
-        network,
-        card.scale,
+        from lsfd.inference.mixture import parse_mixture
+
+        mix = parse_mixture(arguments.mix)
+    upscaler, _ = open_upscaler(
+        arguments.weights,
         device=arguments.device,
         precision=arguments.precision,
         tile=arguments.tile,
         ensemble=arguments.self_ensemble,
+        mix=mix,
+        engine=arguments.engine,
     )
     size = TargetSize.parse(arguments.to_size, arguments.to_scale)
     with files_for_pipes(arguments.input, arguments.output, arguments.format) as (sources, out):
@@ -77,6 +88,7 @@ def _upscale(arguments: argparse.Namespace) -> int:
             extension=arguments.format,
             resume=arguments.resume,
             size=size,
+            shard=shard,
         )
     print(report, file=sys.stderr if arguments.output == PIPE else sys.stdout)
     return 1 if report.failed else 0

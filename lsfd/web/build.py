@@ -13,10 +13,11 @@ from lsfd.data.embedded import embedded_files
 from lsfd.imaging.files import read_image, write_image
 from lsfd.imaging.resize import downscale, modcrop
 from lsfd.inference.export import export
-from lsfd.inference.memory import CPU_LIMIT, bytes_per_pixel
+from lsfd.inference.footprint import bytes_per_pixel
+from lsfd.inference.memory import CPU_LIMIT
 from lsfd.inference.networks import open_network
 from lsfd.inference.runtimes import ONNX_SUFFIX
-from lsfd.inference.upscaler import ENDLESS_OVERLAP
+from lsfd.inference.tiled import ENDLESS_OVERLAP
 from lsfd.metrics.cost import count_parameters
 from lsfd.networks.card import StudentCard
 from lsfd.networks.reach import reach
