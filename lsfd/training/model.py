@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -73,13 +73,13 @@ class LSFDModel(BaseModel):
         self.caches = teacher_caches(
             self.options, parts, self.device, self.dtype, self.processes.world_size
         )
-        self.net_g = self._place(parts.student)
-        self.peers = [self._place(peer) for peer in parts.peers]
+        self.net_g = self._place(parts.student, parts.student_taps)
+        self.peers = [self._place(*peer) for peer in zip(parts.peers, parts.peer_taps, strict=True)]
         # Averages are taken before hooks are attached, so that the copies carry none.
         self._averages = [self._averaged(network) for network in (self.net_g, *self.peers)]
         self.net_g_ema, *self.peers_ema = (average.module for average in self._averages)
         self.teachers = [
-            TappedNetwork(self._place(teacher), taps)
+            TappedNetwork(self._place(teacher, taps), taps)
             for teacher, taps in zip(parts.teachers, parts.teacher_taps, strict=True)
         ]
         for distiller in parts.distillers.values():
@@ -130,9 +130,9 @@ class LSFDModel(BaseModel):
         turns = any(method.turns() for method in parts.distillers.values())
         return len(self.phases) > 1 or windows or idle or turns
 
-    def _place(self, network: nn.Module) -> nn.Module:
+    def _place(self, network: nn.Module, taps: Sequence[str] = ()) -> nn.Module:
         network = network.to(self.device)
-        use_quick_modules(network)
+        use_quick_modules(network, taps)
         if self.options.train.channels_last:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network

@@ -43,7 +43,7 @@ from lsfd.training.assembly import Parts
 Result: TypeAlias = tuple[Tensor, dict[str, Tensor]]
 """A teacher's output and its features by tap name."""
 
-VERSION = 1
+VERSION = 2
 """To be raised when records or taps change their meaning."""
 PURPOSE = (
     "Results of a frozen teacher on training samples, kept by lsfd (path.teacher_cache) so that "
