@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lsfd.inference.linear_tail import Layer, costs_less, one_convolution
+from lsfd.networks.linear_tail import Layer, costs_less, one_convolution
 
 
 def layers_of(channels: int, inside: int, steps: tuple[int, ...]) -> list[Layer]:

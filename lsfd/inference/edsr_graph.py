@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from lsfd.errors import LsfdError
-from lsfd.inference.linear_tail import Layer, costs_less, one_convolution
 from lsfd.networks.card import StudentCard
+from lsfd.networks.linear_tail import Layer, costs_less, one_convolution
 
 if TYPE_CHECKING:
     import openvino

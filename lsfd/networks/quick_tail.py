@@ -10,6 +10,8 @@ all of them together are
 for EDSR 64 x 16 at x4 a tenth of the multiply-adds. The kernel is made anew from the layers'
 weights in each step, and gradients flow through it to them. It is the same function but on a border
 of one input pixel, where the layers in between see the zeros around the image; there they run.
+
+:mod:`lsfd.networks.linear_tail` does it for finished networks, without PyTorch and gradients.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lsfd.networks.linear_tail import shuffled_at_once
 
 Layers = Sequence[nn.Conv2d]
 
@@ -116,7 +120,7 @@ def kernel_of_all(layers: Layers, steps: Sequence[int]) -> tuple[Tensor, Tensor]
         kernel = _on_coarser_grid(kernel, step)
         bias = bias.repeat_interleave(step**2) + kernel.sum((2, 3)) @ _bias(layer)
         kernel = _in_a_row(layer.weight, kernel)
-    order = torch.tensor(_shuffled_at_once(last.out_channels, tuple(steps)), device=kernel.device)
+    order = torch.from_numpy(shuffled_at_once(last.out_channels, steps)).to(kernel.device)
     return kernel[order], bias[order]
 
 
@@ -159,16 +163,6 @@ def _in_a_row(first: Tensor, second: Tensor) -> Tensor:
     """Return the kernel of one convolution after another."""
     turned = first.flip(2, 3).transpose(0, 1)
     return functional.conv2d(second, turned, padding=first.shape[-1] - 1)
-
-
-@lru_cache
-def _shuffled_at_once(colours: int, steps: tuple[int, ...]) -> list[int]:
-    """Return which channels, of those for one shuffle after another, one shuffle takes."""
-    # There: colour, row and column of the finest step, ..., row and column of the first.
-    sides = [side for step in reversed(steps) for side in (step, step)]
-    rows = [2 * place + 1 for place in reversed(range(len(steps)))]
-    places = torch.arange(colours * prod(sides)).view(colours, *sides)
-    return places.permute(0, *rows, *(row + 1 for row in rows)).flatten().tolist()
 
 
 def _cost(layers: Layers, last: nn.Conv2d, steps: Sequence[int]) -> int:

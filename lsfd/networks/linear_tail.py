@@ -1,4 +1,4 @@
-"""EDSR's upsampler and last convolution as one convolution.
+"""EDSR's upsampler and last convolution as one convolution, without PyTorch.
 
 Between the last sum and the output EDSR has no nonlinearity, only convolutions and pixel shuffles.
 On the grid of the input a convolution behind a shuffle by r is one with r^2 times the channels on
@@ -45,7 +45,7 @@ def one_convolution(layers: Sequence[Layer], steps: Sequence[int]) -> Layer:
         kernel = _in_a_row(kernel, coarse)
     cut = (kernel.shape[-1] - _SIDE) // 2  # The rest is zero: no step looks a whole pixel aside.
     kernel = kernel[:, :, cut : cut + _SIDE, cut : cut + _SIDE]
-    order = _shuffled_at_once(len(layers[-1][1]), steps)
+    order = shuffled_at_once(len(layers[-1][1]), steps)
     with np.errstate(over="ignore"):  # Infinity shows in the result, which is looked at.
         return kernel[order].astype(np.float32), bias[order].astype(np.float32)
 
@@ -79,8 +79,13 @@ def _in_a_row(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     return both
 
 
-def _shuffled_at_once(colours: int, steps: Sequence[int]) -> NDArray[np.int64]:
-    """Return which channels, of those for one shuffle after another, one shuffle takes."""
+def shuffled_at_once(colours: int, steps: Sequence[int]) -> NDArray[np.int64]:
+    """Return which channels, of those for one shuffle after another, one shuffle takes.
+
+    Args:
+        colours: of the result.
+        steps: by how much each shuffle enlarges, the first one first.
+    """
     # There: colour, row and column of the finest step, ..., row and column of the first.
     sides = [side for step in reversed(steps) for side in (step, step)]
     rows = [2 * place + 1 for place in reversed(range(len(steps)))]
