@@ -49,7 +49,7 @@ def read(folder: Path) -> dict[str, Work]:
 
 def _add(works: dict[str, Work], record: Mapping[str, Any]) -> None:
     for row in record["rows"]:
-        name = f"{row['work']}: {row['ours']} against {row['peer']}"
+        name = f"{row['work']} ({row['unit']}): {row['ours']} against {row['peer']}"
         work = works.setdefault(name, Work(row["goal"]))
         work.goal = row["goal"]
         work.hardware.add(record["hardware"])
