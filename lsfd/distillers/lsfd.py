@@ -40,6 +40,8 @@ Normalization = Literal["mean", "softmax", "minmax", "l2"]
 
 EPSILON = 1e-8
 
+_DIFFERENCES = {"l1": functional.l1_loss, "l2": functional.mse_loss}
+
 
 def feature_distance(student: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
     """Return how far apart two features are at each pixel.
@@ -54,10 +56,11 @@ def feature_distance(student: Tensor, teacher: Tensor, distance: Distance) -> Te
     Returns:
         B x 1 x h x w, at least 0.
     """
-    if distance == "l1":
-        return (teacher - student).abs().mean(1, keepdim=True)
-    if distance == "l2":
-        return (teacher - student).square().mean(1, keepdim=True)
+    if distance in _DIFFERENCES:
+        # Written so that no tensor of the features' size comes up that is not needed: their memory
+        # takes longer than the arithmetic.
+        difference = _DIFFERENCES[distance](student, teacher, reduction="none")
+        return difference.sum(1, keepdim=True) / difference.shape[1]
     unit_student = functional.normalize(student, dim=1, eps=EPSILON)
     unit_teacher = functional.normalize(teacher, dim=1, eps=EPSILON)
     return (unit_teacher - unit_student).square().sum(1, keepdim=True)
