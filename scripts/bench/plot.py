@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -38,10 +38,14 @@ class Work:
         return median(self.ratios)
 
 
-def read(folder: Path) -> dict[str, Work]:
+GROWTH = "growth.jsonl"
+"""Compares with itself, and has a picture of its own."""
+
+
+def read(files: Iterable[Path]) -> dict[str, Work]:
     """Return the rows of all runs by what they compare."""
     works: dict[str, Work] = {}
-    for file in sorted(folder.glob("*.jsonl")):
+    for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
             _add(works, json.loads(line))
     return works
@@ -102,10 +106,11 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the records")
     folder = parser.parse_args().output
-    works = read(folder)
-    draw(works, folder / "speed.png")
-    write_text(folder / "speed.md", table(works))
-    print(table(works))
+    files = sorted(folder.glob("*.jsonl"))
+    draw(read(file for file in files if file.name != GROWTH), folder / "speed.png")
+    works = table(read(files))
+    write_text(folder / "speed.md", works)
+    print(works)
 
 
 if __name__ == "__main__":
