@@ -85,9 +85,9 @@ def _draw_memory(axes: Axes, curves: Curves, x: str) -> None:
             axes.plot(
                 curves[x], values, "-" if len(values) > 10 else "o-", color=color, label=label
             )
-    axes.set_ylim(0, 1.25 * max(curves["resident"]) / MIB)
+    axes.set_ylim(0, 1.6 * max(curves["resident"]) / MIB)
     if "own" in curves:
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper left")
 
 
 MIDDLE = 2
