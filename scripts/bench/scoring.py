@@ -63,7 +63,7 @@ def basicsr(pairs: Sequence[Pair]) -> Scores:
     ]
 
 
-def lsfd(pairs: Sequence[Pair]) -> Scores:
+def all_cores(pairs: Sequence[Pair]) -> Scores:
     """Score on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(lambda pair: psnr_and_ssim(*pair, BORDER), pairs))
@@ -84,7 +84,7 @@ def ours() -> Callable[[], object]:
     """Prepare this project's functions."""
     keep_freed_memory()
     images = pairs()
-    return lambda: lsfd(images)
+    return lambda: all_cores(images)
 
 
 def filterings() -> Callable[[], object]:
@@ -108,7 +108,7 @@ def main() -> None:
     """Compare the scores, then measure, print and keep."""
     arguments = parser(__doc__).parse_args()
     images = pairs()
-    both = zip(basicsr([(bgr(sr), bgr(hr)) for sr, hr in images]), lsfd(images), strict=True)
+    both = zip(basicsr([(bgr(sr), bgr(hr)) for sr, hr in images]), all_cores(images), strict=True)
     difference = max(abs(a - b) for theirs, own in both for a, b in zip(theirs, own, strict=True))
     if difference > AGREED:
         raise SystemExit(f"the scores differ by {difference:.2g}, which is more than {AGREED:g}")
