@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
-import lsfd.compat
+import lsfd.compat  # noqa: F401
 
 import cv2
 import numpy as np
