@@ -61,7 +61,9 @@ class PatchDataset(Dataset[dict[str, torch.Tensor]]):
         self._use_hflip = use_hflip
         self._use_rot = use_rot
         self._seed = seed
-        self._area_until = np.cumsum([height * width for height, width in store.shapes])
+        areas = [height * width for height, width in store.shapes]
+        # As float64, which is what is looked up: NumPy would convert all of it for each sample.
+        self._area_until = np.cumsum(areas, dtype=np.float64)
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         """Return sample ``number``.
