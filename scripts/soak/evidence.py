@@ -1,0 +1,56 @@
+"""What the soak tests share: arguments, and a record of what was tried and survived.
+
+A soak test runs for as long as it is told and appends one line to ``results/trust/NAME.jsonl``: how
+much was tried, what failed, with which seed, on which commit and hardware. CI runs a short form of
+each, in ``tests/``, through the same functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from lsfd import provenance
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results" / "trust"
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the arguments that every soak test takes."""
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("--seed", type=int, default=0, help="of all that is random")
+    result.add_argument("--output", type=Path, default=RESULTS, help="folder of the records")
+    return result
+
+
+def data_folder() -> Path:
+    """Return the folder that the environment variable LSFD_DATA names."""
+    if "LSFD_DATA" not in os.environ:
+        raise SystemExit("set LSFD_DATA to the folder that holds train/ and benchmarks/")
+    return Path(os.environ["LSFD_DATA"])
+
+
+def keep(name: str, seed: int, figures: Mapping[str, Any], output: Path) -> None:
+    """Print the figures and append them, and where they come from, to ``NAME.jsonl``."""
+    for key, value in figures.items():
+        if not isinstance(value, (list, dict)):
+            print(f"{key}: {value}")
+    record = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seed": seed,
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "figures": dict(figures),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
