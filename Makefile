@@ -5,14 +5,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup quickstart test lint schema clean
+.PHONY: setup quickstart test lint audit lock schema clean
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements.txt setup.cfg
+# The files name every package with its hash, so that nothing is left to resolve. What torch's CUDA
+# build needs is not for its CPU build.
+INSTALL = $(BIN)/python -m pip install --quiet --no-deps
+
+$(VENV)/.ready: requirements.txt requirements-cuda.txt requirements-basicsr.txt setup.cfg
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps basicsr==1.4.2 -e .
+	$(INSTALL) -r requirements.txt
+	$(BIN)/python -m pip freeze | grep -q 'torch==.*+cpu' || $(INSTALL) -r requirements-cuda.txt
+	$(INSTALL) --no-build-isolation -r requirements-basicsr.txt
+	$(INSTALL) --no-build-isolation -e .
 	touch $@
 
 quickstart: setup  ## distil a student on photographs that scikit-image ships
@@ -27,8 +33,16 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+audit: setup  ## known weaknesses of the pinned packages; asks an index on the network
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit==2.10.1
+	$(VENV)-audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
+
+lock:  ## pin versions and hashes anew after a change of setup.cfg; needs uv
+	$(PYTHON) scripts/lock.py
+
 schema: setup  ## write options/schema.json anew after a change of the option file's format
 	$(BIN)/python scripts/make_schema.py
 
 clean:
-	rm -rf $(VENV) build lsfd.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-audit build lsfd.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
