@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -36,6 +37,10 @@ class Server(ThreadingHTTPServer):
         self.sends_another_range = False
         self.statuses: list[int] = []  # to answer with first, instead of the file
         self.cuts: list[int] = []  # bytes after which the next answers break off
+        self.redirects: list[str] = []  # addresses to send the next requests to
+        self.stalls: list[int] = []  # bytes after which the next answers stop coming
+        self.goes_on = threading.Event()  # for those that stopped
+        self.never_ends = False
 
     @property
     def url(self) -> str:
@@ -52,6 +57,11 @@ class Handler(BaseHTTPRequestHandler):
         if server.statuses:
             self.send_error(server.statuses.pop(0))
             return
+        if server.redirects:
+            self.send_response(302)
+            self.send_header("Location", server.redirects.pop(0))
+            self.end_headers()
+            return
         start, size = 0, len(server.content)
         if wanted and server.honours_ranges:
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted).group(1))
@@ -65,10 +75,18 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(size - start))
+        if not server.never_ends:
+            self.send_header("Content-Length", str(size - start))
         self.end_headers()
         body = server.content[start:]
-        self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+        if server.stalls:
+            self.wfile.write(body[: server.stalls.pop(0)])
+            server.goes_on.wait(10)
+            return
+        with contextlib.suppress(ConnectionError):  # The client may have heard enough.
+            self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
+            while server.never_ends:
+                self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
         pass
@@ -100,11 +118,16 @@ def leave_part(path: Path, content: bytes) -> None:
     part_of(path).write_bytes(content)
 
 
+def visible(folder: Path) -> list[Path]:
+    """Return what lies in a folder beside locks."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
 @pytest.mark.parametrize("checksum", [SHA256, MD5])
 def test_download_brings_the_file_and_leaves_nothing_else(server, path, checksum):
     download(server.url, path, checksum)
     assert path.read_bytes() == CONTENT
-    assert list(path.parent.iterdir()) == [path]
+    assert visible(path.parent) == [path]
 
 
 def test_a_right_file_is_not_downloaded_again(server, path):
@@ -190,7 +213,7 @@ def test_wrong_content_is_removed_and_named(server, path):
     with pytest.raises(LsfdError, match="not the file that was published") as caught:
         download(server.url, path, SHA256)
     assert server.url in str(caught.value) and SHA256 in str(caught.value)
-    assert list(path.parent.iterdir()) == []
+    assert visible(path.parent) == []
 
 
 def test_a_busy_server_is_asked_again(server, path):
@@ -218,6 +241,70 @@ def test_no_network_says_where_to_put_the_file(server, path):
 def test_a_malformed_address_is_an_error_of_one_sentence(path):
     with pytest.raises(LsfdError, match="cannot download nowhere"):
         download("nowhere", path, SHA256)
+
+
+def test_a_redirect_to_another_host_is_followed_and_the_checksum_decides(server, path):
+    with Server() as other:
+        thread = threading.Thread(target=other.serve_forever, args=(0.01,))
+        thread.start()
+        # Another name of this machine is another host to a client.
+        elsewhere = other.url.replace("127.0.0.1", "localhost")
+        server.redirects = [elsewhere, elsewhere]
+        download(server.url, path, SHA256)
+        assert path.read_bytes() == CONTENT
+        path.unlink()
+        other.content = b"something else"
+        with pytest.raises(LsfdError, match="not the file that was published"):
+            download(server.url, path, SHA256)
+        other.shutdown()
+        thread.join()
+    assert visible(path.parent) == []
+
+
+@pytest.mark.parametrize("target", ["/set.zip", "file:///etc/hostname"])
+def test_redirects_in_a_circle_or_to_a_local_file_end_in_an_error(server, path, target):
+    server.redirects = [target] * 200
+    with pytest.raises(LsfdError, match="cannot download http"):
+        download(server.url, path, SHA256)
+    assert visible(path.parent) == []
+
+
+def test_a_server_that_stops_sending_is_asked_for_the_rest(server, path, monkeypatch):
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.2)
+    server.stalls = [300_000]
+    download(server.url, path, SHA256)
+    server.goes_on.set()
+    assert path.read_bytes() == CONTENT
+    assert len(server.ranges) == 2
+
+
+def test_a_server_that_stays_silent_is_named(server, path, monkeypatch):
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.05)
+    server.stalls = [0] * module._ATTEMPTS
+    with pytest.raises(LsfdError, match=r"did not answer|keeps breaking off") as caught:
+        download(server.url, path, SHA256)
+    server.goes_on.set()
+    assert server.url in str(caught.value)
+
+
+def test_an_answer_without_end_is_cut_off(server, path):
+    server.never_ends = True
+    with pytest.raises(LsfdError, match="not the file that was published"):
+        download(server.url, path, SHA256, len(CONTENT))
+    assert visible(path.parent) == []
+
+
+def test_two_downloads_of_one_file_do_not_meet(server, path):
+    server.stalls = [300_000]
+    first = threading.Thread(target=download, args=(server.url, path, SHA256))
+    first.start()
+    while not part_of(path).exists():
+        pass
+    with pytest.raises(LsfdError, match="another process is downloading"):
+        download(server.url, path, SHA256)
+    server.goes_on.set()
+    first.join()
+    assert path.read_bytes() == CONTENT
 
 
 @pytest.fixture

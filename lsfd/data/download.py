@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import requests
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lsfd.data.archives import extract
@@ -45,12 +46,15 @@ def fetch_set(name: str, root: Path, progress: bool = True) -> Path:
     if folder.is_dir() and find_images(folder):
         return folder
     archive = root / "archives" / entry.archive.url.rsplit("/", 1)[1]
-    download(entry.archive.url, archive, entry.archive.checksum, progress)
+    of = entry.archive
+    download(of.url, archive, of.checksum, of.size, progress)
     extract(archive, folder, inside=entry.folder)
     return folder
 
 
-def download(url: str, path: Path, checksum: str, progress: bool = True) -> None:
+def download(
+    url: str, path: Path, checksum: str, size: int | None = None, progress: bool = True
+) -> None:
     """Download a file; what arrived of it is kept in ``PATH.part`` and gone on with next time.
 
     A file that is at ``path`` already, and right, is not downloaded again.
@@ -59,12 +63,13 @@ def download(url: str, path: Path, checksum: str, progress: bool = True) -> None
         url: http or https address.
         path: where the file goes, in one step, once its checksum has been verified.
         checksum: ``"sha256:<hex>"`` or another algorithm of ``hashlib`` (``"md5:<hex>"``).
+        size: bytes that it has; an answer that goes on beyond them is cut off. None: unknown.
         progress: show a progress bar, when standard error is a terminal.
 
     Raises:
         LsfdError: no connection or a refusal of the server, after several attempts; the wrong
             checksum (a wrong download is removed, a file found at ``path`` is not); the file
-            cannot be written.
+            cannot be written; another process is downloading it.
     """
     by_hand = f"try again later, or put the file at {path} by hand"
     try:
@@ -78,27 +83,31 @@ def download(url: str, path: Path, checksum: str, progress: bool = True) -> None
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        _fetch(url, part, progress)
-        found = _checksum(part, checksum)
-        if found != checksum:
-            part.unlink()
-            raise LsfdError(
-                f"what came from {url} is not the file that was published: its checksum is "
-                f"{found}, not {checksum}; it was removed; {by_hand}"
-            )
-        os.replace(part, path)
+        # Two processes that write one part would spoil it, at worst behind the checksum's back.
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            _fetch(url, part, size, progress)
+            found = _checksum(part, checksum)
+            if found != checksum:
+                part.unlink()
+                raise LsfdError(
+                    f"what came from {url} is not the file that was published: its checksum is "
+                    f"{found}, not {checksum}; it was removed; {by_hand}"
+                )
+            os.replace(part, path)
+    except Timeout as error:
+        raise LsfdError(f"another process is downloading {path}; wait for it to end") from error
     except requests.RequestException as error:
         raise LsfdError(f"cannot download {url}: {_reason(error)}; {by_hand}") from error
     except OSError as error:
         raise LsfdError(f"cannot download {url} to {path}: {error}") from error
 
 
-def _fetch(url: str, part: Path, progress: bool) -> None:
+def _fetch(url: str, part: Path, size: int | None, progress: bool) -> None:
     """Bring ``part`` to its end, with pauses between attempts that fail."""
     failures, furthest = 0, _size(part)
     while True:
         try:
-            return _stream(url, part, progress)
+            return _stream(url, part, size, progress)
         except requests.RequestException as error:
             further = _size(part) > furthest
             failures, furthest = (1 if further else failures + 1), max(_size(part), furthest)
@@ -107,7 +116,7 @@ def _fetch(url: str, part: Path, progress: bool) -> None:
             time.sleep(_PAUSE_S * 2 ** (failures - 1))
 
 
-def _stream(url: str, part: Path, progress: bool) -> None:
+def _stream(url: str, part: Path, size: int | None, progress: bool) -> None:
     """Append to ``part`` what the server still has, or start anew where it cannot resume."""
     have = _size(part)
     headers = {"Accept-Encoding": "identity"}  # the bytes of the file, not of a compressed one
@@ -120,7 +129,7 @@ def _stream(url: str, part: Path, progress: bool) -> None:
             if content_range == f"bytes */{have}":
                 return  # the part is whole: it was left between the last byte and the renaming
             part.unlink()
-            return _stream(url, part, progress)
+            return _stream(url, part, size, progress)
         response.raise_for_status()
         start = have if resumed else 0
         length = response.headers.get("Content-Length")
@@ -137,6 +146,8 @@ def _stream(url: str, part: Path, progress: bool) -> None:
             for chunk in response.iter_content(_CHUNK_BYTES):
                 file.write(chunk)
                 bar.update(len(chunk))
+                if size is not None and file.tell() > size:
+                    return  # It may never end. The checksum will tell that it is wrong.
     # Older versions of urllib3 take a connection that ends too early for the end of the file.
     if total is not None and _size(part) < total:
         raise requests.ConnectionError(f"it ended after {_size(part)} of {total} bytes")
