@@ -40,6 +40,7 @@ class Server(ThreadingHTTPServer):
         self.redirects: list[str] = []  # addresses to send the next requests to
         self.stalls: list[int] = []  # bytes after which the next answers stop coming
         self.goes_on = threading.Event()  # for those that stopped
+        self.waited_in_vain = False  # The client was more patient than the server.
         self.never_ends = False
 
     @property
@@ -81,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
         body = server.content[start:]
         if server.stalls:
             self.wfile.write(body[: server.stalls.pop(0)])
-            server.goes_on.wait(10)
+            server.waited_in_vain |= not server.goes_on.wait(5)
             return
         with contextlib.suppress(ConnectionError):  # The client may have heard enough.
             self.wfile.write(body[: server.cuts.pop(0)] if server.cuts else body)
@@ -276,6 +277,7 @@ def test_a_server_that_stops_sending_is_asked_for_the_rest(server, path, monkeyp
     server.goes_on.set()
     assert path.read_bytes() == CONTENT
     assert len(server.ranges) == 2
+    assert not server.waited_in_vain
 
 
 def test_a_server_that_stays_silent_is_named(server, path, monkeypatch):
@@ -285,6 +287,7 @@ def test_a_server_that_stays_silent_is_named(server, path, monkeypatch):
         download(server.url, path, SHA256)
     server.goes_on.set()
     assert server.url in str(caught.value)
+    assert not server.waited_in_vain
 
 
 def test_an_answer_without_end_is_cut_off(server, path):
