@@ -4,7 +4,8 @@
 
 steps   A training of 100,000 steps from photographs, its networks as small as they can be, so that
         all that is no arithmetic shows: seconds a step, and the memory of the process and its
-        reader, at the end against the beginning.
+        reader, at the end against the beginning. A fixed piece of work is timed with each
+        report; seconds of an even machine are those of the steps, divided by its own.
 images  100,000 images of 64 x 64 pixels, cropped from photographs and packed, against 1,000:
         samples a second through the training's own loader, opening the store, memory.
 pixels  `lsfd upscale` of one image, from 1 to 400 megapixels of output, by a network as small as it
@@ -107,8 +108,17 @@ def memory_of(process: int | str = "self") -> dict[str, int]:
 # ---- steps
 
 
+def control() -> float:
+    """Return the seconds that a fixed piece of work takes now: much of small, as the steps are."""
+    images, weights = torch.ones(2, 4, 8, 8), torch.ones(4, 4, 3, 3, requires_grad=True)
+    start = time.perf_counter()
+    for _ in range(500):
+        torch.nn.functional.conv2d(images, weights, padding=1).sum().backward()
+    return time.perf_counter() - start
+
+
 class _Watched(Reporter):
-    """Notes time and memory with each report."""
+    """Notes time and memory with each report, and how fast the machine is just then."""
 
     noted: ClassVar[Curves] = {}
 
@@ -121,6 +131,9 @@ class _Watched(Reporter):
             "iteration": iteration,
             "clock": time.perf_counter(),
             "processor": time.process_time(),
+            "control": control(),
+            "clock after": time.perf_counter(),
+            "processor after": time.process_time(),
             **{name: sum(each[name] for each in held) for name in _MEMORY},
         }
         for name, value in values.items():
@@ -157,13 +170,17 @@ def steps(rounds: int, scale_down: int) -> tuple[list[Row], dict[str, Any]]:
             raise SystemExit("steps: the training failed")
         noted = json.loads((folder / "noted.json").read_text(encoding="utf-8"))
     seconds, processor = (
-        list(np.diff(noted[clock]) / np.diff(noted["iteration"]))
+        list(np.subtract(noted[clock][1:], noted[f"{clock} after"][:-1]) / (total // REPORTS))
         for clock in ("clock", "processor")
     )
+    # The machine has faster and slower minutes: what it does to the steps it does to the control.
+    usual = median(noted["control"])
+    even = [s * usual / c for s, c in zip(seconds, noted["control"][1:], strict=True)]
     tenth = len(seconds) // 10
     work, first, last = f"{total:,} steps", "the first tenth", "the last tenth"
     rows = [
         Row(work, first, last, "step", seconds[:tenth], seconds[-tenth:], FLAT),
+        Row(work, first, last, "step, of an even machine", even[:tenth], even[-tenth:], FLAT),
         Row(
             work, first, last, "step, processor time", processor[:tenth], processor[-tenth:], FLAT
         ),
@@ -174,7 +191,7 @@ def steps(rounds: int, scale_down: int) -> tuple[list[Row], dict[str, Any]]:
         ),
     ]  # fmt: skip
     curves = {name: noted[name][1:] for name in ("iteration", "resident", "own")}
-    return rows, {**curves, "seconds": seconds, "processor": processor}
+    return rows, {**curves, "seconds": seconds, "processor": processor, "even": even}
 
 
 # ---- images
