@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: setup quickstart test lint audit lock schema clean
+.PHONY: setup quickstart test lint soak audit lock schema clean
 
 setup: $(VENV)/.ready
 
@@ -32,6 +32,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: setup  ## hours of kills, full disks, damaged files and long work; needs LSFD_DATA; see results/README.md
+	$(BIN)/python scripts/soak/kills.py
+	$(BIN)/python scripts/soak/disks.py
+	$(BIN)/python scripts/soak/fuzz.py
+	$(BIN)/python scripts/soak/creep.py
 
 audit: setup  ## known weaknesses of the pinned packages; asks an index on the network
 	$(PYTHON) -m venv $(VENV)-audit

@@ -11,6 +11,7 @@ Importing this package imports nothing heavy; the rooms below it (``lsfd.network
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["LsfdError", "Student", "__version__", "load_student"]
 
 __version__ = "0.1.0"
+
+# A small file may claim any number of pixels. OpenCV, which reads images for training and scoring
+# into memory, takes this limit when it is imported; a quarter of its own is large enough.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 
 _ROOMS = {
     "LsfdError": "lsfd.errors",

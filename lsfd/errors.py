@@ -5,13 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from lsfd.terminal import visible_line
+
+LONGEST = 2000
+"""Characters of a sentence; what strangers put into one may be of any length."""
+
 
 class LsfdError(Exception):
     """A mistake that its maker can mend: the message says what is wrong, where, and what to do.
 
     The command line prints the message alone and exits with status 2; any other exception is a
-    bug of ours and keeps its traceback.
+    bug of ours and keeps its traceback. Whatever the message holds, it is one line, without
+    characters that a terminal would obey.
     """
+
+    def __init__(self, message: object = "") -> None:
+        """Make an error with a sentence for the user."""
+        sentence = visible_line(str(message))
+        super().__init__(sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST]} ...")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -223,9 +223,9 @@ def wait_for(option_file: Path, text: str) -> None:
         time.sleep(0.002)
 
 
-def wait_for_end_of(groups: Collection[int]) -> None:
-    """Wait until no process of these process groups is alive."""
-    end = time.monotonic() + LONGEST
+def wait_for_end_of(groups: Collection[int], longest: float = LONGEST) -> None:
+    """Wait, not longer than some seconds, until no process of these process groups is alive."""
+    end = time.monotonic() + longest
     while left := [number for number, group in _living_processes() if group in groups]:
         assert time.monotonic() < end, f"the processes {left} outlive the one that started them"
         time.sleep(0.05)

@@ -63,3 +63,10 @@ def test_teachers_are_averaged() -> None:
     ]
     assert values[0] != values[1]
     torch.testing.assert_close(DISTILLERS["AT"](two)(batch)["attention"], sum(values) / 2)
+
+
+@pytest.mark.parametrize("power", [1, 2, 4])
+def test_large_features_are_looked_at_like_small_ones(power: int) -> None:
+    """Their squared maps alone would be more than float32 holds."""
+    feature = torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(attention_map(1e6 * feature, power), attention_map(feature, power))

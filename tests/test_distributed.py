@@ -39,6 +39,7 @@ from lsfd.training import samples
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
 from lsfd.training.distributed import Processes, start
 from lsfd.training.records import read_records
+from lsfd.training.run import Run
 from lsfd.training.samples import training_store
 from lsfd.training.validation import validate, validation_sets
 
@@ -66,6 +67,30 @@ def assert_same_losses(option_file: Path, reference: Path, rel: float) -> None:
     for record, other in zip(records, expected, strict=True):
         if record["kind"] == "train":
             assert record["losses"] == pytest.approx(other["losses"], rel=rel)
+
+
+def losses_told(processes: Processes, runs: list[dict[str, Any]]) -> list[Any]:
+    """What some runs say of their losses."""
+    told = []
+    for options in runs:
+        run = Run(options_from_dict(options), processes)
+        assert run.go(auto_resume=False) == 0
+        told.append([r["losses"] for r in lasting_records(run.folder) if r["kind"] == "train"])
+    return told
+
+
+def test_saving_changes_nothing_that_is_told(run_options: Callable[..., dict[str, Any]]) -> None:
+    """Neither at its usual times nor when a signal stops the run in between."""
+    runs = [
+        run_options(
+            name=f"every{often}",
+            logger={"print_freq": 12, "save_checkpoint_freq": often},
+            val={"val_freq": 12},
+        )
+        for often in (1, 5, 12)
+    ]
+    (first, *others), _ = in_group(2, losses_told, runs)
+    assert first and others == [first, first]
 
 
 def test_two_processes_equal_one_with_twice_the_batch(option_file: WriteOptions) -> None:

@@ -170,10 +170,10 @@ def test_an_image_that_is_too_small_for_its_blur_is_passed_over(source, out, cap
 def test_an_interrupted_run_leaves_no_pair_that_a_second_one_would_trust(
     source, out, tmp_path, monkeypatch, earlier
 ):
-    def interrupted(path: Path, image: np.ndarray) -> None:
+    def interrupted(path: Path, image: np.ndarray, *, make_folder: bool) -> None:
         if "X4" in path.parts:
             raise KeyboardInterrupt
-        write_image(path, image)
+        write_image(path, image, make_folder=make_folder)
 
     if earlier:
         prepare_pairs(source, out, earlier, workers=1)

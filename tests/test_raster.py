@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +39,18 @@ def test_what_is_written_is_read(folder: Path, dtype: type, bands: int) -> None:
     assert not list(folder.iterdir())
 
 
-def test_a_forgotten_file_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_has_no_name_and_goes_with_the_raster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setattr(raster_module, "IN_MEMORY", 0)
     raster = Raster((4, 4, 3), np.uint8, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert not list(tmp_path.iterdir())  # A process that is killed leaves nothing.
+    handle = raster._file.fileno()
+    os.fstat(handle)
     del raster
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)
 
 
 def test_a_folder_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from lsfd.cli import main
 from lsfd.data import pack
@@ -257,7 +258,9 @@ def test_a_store_that_nobody_may_write_to_is_read(
         monkeypatch.setattr(Path, name, refuse)
     monkeypatch.setattr(pack, "FileLock", refuse)
     assert ensure_store(tmp_path / "cache", [hr], None, 4).fingerprint == written.fingerprint
-    with pytest.raises(LsfdError, match=r"cannot write the image store .*Read-only file system"):
+    with pytest.raises(
+        LsfdError, match=r"the image store .* cannot be written: Read-only file system"
+    ):
         ensure_store(tmp_path / "cache", [hr], None, 2)
 
 
@@ -270,6 +273,10 @@ def test_a_check_finds_any_change(tmp_path: Path, hr: Path, file: str) -> None:
     place = content.index(b"HR/b") if file == "index.json" else len(content) // 2
     content[place] ^= 1
     (folder / file).write_bytes(content)
+    if file == "index.json":  # It has a digest of its own.
+        with pytest.raises(LsfdError, match="was changed"):
+            open_store(folder)
+        return
     assert len(open_store(folder)) == 3  # Opening reads no pixel.
     with pytest.raises(LsfdError, match=r"store is not what was packed: .*; delete the folder"):
         verify_store(folder)
@@ -286,3 +293,15 @@ def test_the_command_checks_stores(
     assert "is not a usable image store" in capsys.readouterr().err
     assert main(["prepare", "-i", str(hr)]) == 2
     assert "-o is missing" in capsys.readouterr().err
+
+
+def test_what_a_killed_process_left_of_a_store_goes(photographs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    build_store(folder, [photographs], None, 2)
+    for name in (".store.new", ".store.old"):
+        (tmp_path / name).mkdir()
+    with FileLock(tmp_path / ".store.lock"):  # Another process is building.
+        build_store(folder, [photographs], None, 2)
+        assert (tmp_path / ".store.new").exists()
+    build_store(folder, [photographs], None, 2)
+    assert {path.name for path in tmp_path.iterdir()} <= {"store", ".store.lock"}

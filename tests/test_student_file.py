@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lsfd.errors import LsfdError
+from lsfd.networks import build as build_module
 from lsfd.networks import student_file
 from lsfd.networks.build import build_network
 from lsfd.networks.card import METADATA_KEY
@@ -193,6 +194,7 @@ def test_a_card_that_claims_too_much_takes_no_memory(
         return build_network(*arguments)
 
     monkeypatch.setattr(student_file, "build_network", build)
+    monkeypatch.setattr(build_module, "build_network", build)
     with pytest.raises(LsfdError, match="do not fit"):
         read_student(path)
     assert devices == ["meta"]

@@ -227,6 +227,17 @@ def test_what_is_damaged_is_computed_again(
     assert file.read_bytes() == whole
 
 
+def test_no_flipped_bit_is_believed(tmp_path: Path) -> None:
+    path = tmp_path / "output.bin"
+    Records(path).write(0, DIGEST, torch.rand(1, 2, 3, 4))
+    whole = path.read_bytes()
+    for place in [*range(0, HEADER_BYTES, 16), *range(HEADER_BYTES, len(whole))]:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert Records(path).read(0, DIGEST, CPU) is None, place
+
+
 def test_a_lost_file_is_made_anew(tmp_path: Path) -> None:
     cache = filled(tmp_path)
     shutil.rmtree(cache.folder)

@@ -166,11 +166,11 @@ def test_a_network_argument_is_named_once(run_options: Options) -> None:
 
 
 def test_resume_with_another_student_is_refused(run_options: Options) -> None:
-    run(run_options())
-    other = run_options()
+    newest = checkpoints(run(run_options()).folder.states)[0]
+    other = run_options(path={"resume_state": str(newest)})
     other["network_g"] = {**other["network_g"], "num_feat": 10}
     with pytest.raises(LsfdError, match="does not fit this option file"):
-        run(other, auto_resume=True)
+        run(other)
 
 
 def test_feeds_basicsr_users(run_options: Options) -> None:

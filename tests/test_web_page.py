@@ -264,6 +264,26 @@ def test_nothing_outside_the_folder_is_shown_and_no_listing(site: Path, running:
     assert b"secret" not in body and b"ort" not in body
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:{port}", 200), ("localhost:{port}", 200), ("localhost:9000", 200),
+        ("evil.example:{port}", 421), ("127.0.0.1.evil.example", 421), ("", 421), ("[", 421),
+        ("localhost@evil.example", 421),
+    ],
+)  # fmt: skip
+def test_who_asks_for_another_name_gets_nothing(site: Path, running: Any, host: str, status: int):
+    server = running(page_server(site, 0))
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.putrequest("GET", "/page.js", skip_host=True)
+    connection.putheader("Host", host.format(port=server.server_port))
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == status
+    assert (b"page.js" in answer.read()) == (status == 200)
+    connection.close()
+
+
 def test_a_port_that_is_taken_or_is_none_and_a_folder_without_a_page(site: Path, tmp_path: Path):
     with page_server(site, 0) as server, pytest.raises(LsfdError, match="choose another"):
         serve(site, server.server_port)

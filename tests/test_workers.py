@@ -8,10 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
 from helpers import SERVER, wait_for_end_of
 
 from lsfd.data.workers import end_with_parent
+from lsfd.training import jobs
 
 
 def work() -> None:
@@ -58,3 +62,41 @@ def test_trainings_end_with_a_launcher_that_is_killed() -> None:
     launcher.join()
     assert launcher.exitcode == -signal.SIGKILL
     wait_for_end_of({launcher.pid})
+
+
+def start_a_comparison_and_die(folder: Path) -> None:
+    """Start a run as a comparison does; a stand-in for the training sleeps."""
+    os.setsid()
+    interpreter = folder / "python"
+    interpreter.write_text(f"""#!{sys.executable}
+import os, sys, time, types
+def train(*_, **__):
+    open({str(folder / "ready")!r}, "w").write(str(os.getpid()))
+    time.sleep(600)
+sys.modules["lsfd.training.run"] = types.SimpleNamespace(train=train)
+from lsfd.cli import main
+sys.exit(main(sys.argv[3:]))
+""")
+    interpreter.chmod(0o755)
+    jobs.sys = SimpleNamespace(executable=str(interpreter))  # type: ignore[assignment]
+    run = SimpleNamespace(
+        lock=folder / ".lock", output=folder / "log", option_file=folder / "options.yml",
+        is_finished=lambda: False,
+    )  # fmt: skip
+    assert jobs._start(run, 1) is not None  # type: ignore[arg-type]
+    while not (folder / "ready").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_runs_of_a_comparison_end_with_it(tmp_path: Path) -> None:
+    comparison = SERVER.Process(target=start_a_comparison_and_die, args=(tmp_path,))
+    comparison.start()
+    comparison.join()
+    assert comparison.exitcode == -signal.SIGKILL
+    (session,) = [int((tmp_path / "ready").read_text())]
+    try:
+        wait_for_end_of({session}, longest=10)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(session, signal.SIGKILL)

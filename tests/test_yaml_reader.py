@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lsfd.config import load_options
 from lsfd.config.reader import Document, dump
 from lsfd.errors import LsfdError
+from lsfd.terminal import visible
 
 
 def refusal(file: Path) -> str:
@@ -101,14 +102,15 @@ def test_earlier_mapping_of_a_merge_list_wins() -> None:
     assert document.data["c"] == {"x": 1, "y": 3}
 
 
+TEXTS = st.text().filter(lambda text: visible(text) == text)
 PLAIN = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False)
-    | st.text()
+    | TEXTS
     | st.sampled_from(["1e-4", "5e3", "yes", "null", "~", "<<", "=", "010", "1_0", ".inf", "${A}"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=10,
 )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from lsfd.errors import nearest
@@ -97,7 +98,14 @@ def listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+def _folder_name(name: str) -> str:
+    if len(PurePosixPath(name).parts) != 1 or name in {".", ".."} or set(name) & set('/\\:*?"<>|'):
+        raise ValueError("must be usable as the name of a folder")
+    return name
+
+
 Text = Annotated[str, Field(min_length=1)]
+FolderName = Annotated[Text, AfterValidator(_folder_name)]
 WHOLE = BeforeValidator(_whole)
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]

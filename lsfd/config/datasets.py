@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from lsfd.config.base import WHOLE, Count, Natural, Positive, Section, Text, Texts, unknown_key
+from lsfd.config.base import (
+    WHOLE,
+    Count,
+    FolderName,
+    Natural,
+    Positive,
+    Section,
+    Text,
+    Texts,
+    unknown_key,
+)
 
 VALIDATION_PREFIX = "val"
 
@@ -56,7 +66,7 @@ class TrainSet(Section):
 class ValidationSet(Section):
     """Whole images on which the student is scored during training."""
 
-    name: Text
+    name: FolderName
     """Name of the set in logs and results."""
     type: DatasetType = "PairedImageDataset"
     """Whole images are read from their files in either case."""

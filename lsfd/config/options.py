@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from lsfd.config.base import (
     WHOLE,
     Component,
     Count,
+    FolderName,
     Natural,
     Section,
     Text,
@@ -25,12 +25,6 @@ AUTO_TYPE = "auto"
 """A teacher of this type takes its architecture from its checkpoint."""
 
 
-def _folder_name(name: str) -> str:
-    if len(PurePosixPath(name).parts) != 1 or name in {".", ".."} or set(name) & set('/\\:*?"<>|'):
-        raise ValueError("must be usable as the name of a folder")
-    return name
-
-
 def _strict(value: Any) -> Any:
     if value is False:
         raise ValueError("must be true: a network that fits in part would go on half random")
@@ -43,9 +37,6 @@ def _no_wandb(value: Any) -> Any:
     if value is not None:
         raise ValueError("Weights & Biases is not supported; use TensorBoard, or null")
     return value
-
-
-FolderName = Annotated[Text, AfterValidator(_folder_name)]
 
 
 class TapPair(Section):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lsfd.config.reader import Document, KeyPath
+from lsfd.config.reader import MAX_DEPTH, Document, KeyPath
 from lsfd.errors import LsfdError, nearest
+from lsfd.terminal import visible
 
 
 def apply_override(data: dict[str, Any], override: str) -> KeyPath:
@@ -24,8 +25,10 @@ def apply_override(data: dict[str, Any], override: str) -> KeyPath:
     place = f"override {override}"
     keys, equals, value = override.partition("=")
     path = tuple(keys.strip().replace(":", ".").split("."))
-    if not equals or "" in path:
+    if not equals or "" in path or len(path) > MAX_DEPTH:
         raise LsfdError(f"{place}: write it as section.key=value")
+    if visible(keys) != keys:  # Among them bytes that are no UTF-8, which nothing could print.
+        raise LsfdError(f"{place}: holds control characters; remove them")
     node: Any = data
     for depth in range(1, len(path)):
         node = _descend(node, path[:depth], {}, replace=False, place=place)

@@ -2,8 +2,8 @@
 
 YAML 1.2's core scalars are read, not YAML 1.1's: ``1e-4`` and ``5e3`` are numbers, only ``true``
 and ``false`` are booleans (``on`` and ``no`` are text), ``010`` is ten. Tags other than those of
-the core types, duplicate keys, keys that are no text, and documents that aliases blow up are
-refused.
+the core types, duplicate keys, keys that are no text, control characters, and documents that are
+huge or that aliases blow up are refused.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ from typing import Any
 import yaml
 
 from lsfd.errors import LsfdError
+from lsfd.terminal import visible
 
 KeyPath = tuple[str, ...]
 """Keys from the top of the document; a list's indices are written as text."""
 
+MAX_BYTES = 1 << 18
+"""An option file may not be larger; those of the project have a hundredth of that."""
+
 MAX_NODES = 100_000
 """A document may not have more values than this, aliases counted as often as they are used."""
 MAX_DEPTH = 50
+_HUGE = f"has more than {MAX_BYTES} characters, which no option file needs"
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
@@ -74,6 +79,8 @@ class Document:
         self.source = source
         self.lines: dict[KeyPath, int] = {}
         self._nodes = 0
+        if len(text) > MAX_BYTES:
+            raise self._error(None, _HUGE)
         try:
             root = yaml.compose(text, Loader=_Loader)
             self.data: Any = None if root is None else self._plain(root, ())
@@ -120,8 +127,10 @@ class Document:
             name = key_node.value
             if key_node.tag == _MERGE:
                 continue
-            if key_node.tag != f"{_TAG}str":
-                raise self._error(key_node.start_mark, f"the key {name!r} is not text")
+            if key_node.tag != f"{_TAG}str" or not isinstance(name, str):
+                shown = f"'{name}'" if isinstance(name, str) else "of this entry"
+                raise self._error(key_node.start_mark, f"the key {shown} is not text")
+            self._check_text(key_node)
             if name in own:
                 raise self._error(key_node.start_mark, f"the key '{name}' is given twice")
             self.lines[(*path, name)] = key_node.start_mark.line + 1
@@ -140,6 +149,7 @@ class Document:
         value: str = node.value
         try:
             if kind == "str":
+                self._check_text(node)
                 return value
             if kind == "null":
                 return None
@@ -153,15 +163,28 @@ class Document:
             raise self._error(node.start_mark, f"'{value}' is no {kind}") from error
         raise self._error(node.start_mark, f"the tag {node.tag} is not accepted; remove it")
 
+    def _check_text(self, node: yaml.ScalarNode) -> None:
+        """Refuse what no name or path has: a file could only mean to deceive with it."""
+        if visible(node.value) != node.value:
+            raise self._error(
+                node.start_mark, f"'{node.value}' holds control characters; remove them"
+            )
+
 
 def read_document(path: str | Path) -> Document:
     """Read the YAML file at ``path``.
 
     Raises:
-        LsfdError: the file is missing or unreadable, or no YAML that is accepted here.
+        LsfdError: the file is missing, unreadable or huge, or no YAML that is accepted here.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        if Path(path).exists() and not Path(path).is_file():  # A pipe may never end.
+            raise LsfdError(f"{path}: cannot be read: it is no file")
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise LsfdError(f"{path}: {_HUGE}")
+        text = data.decode("utf-8")
     except FileNotFoundError as error:
         raise LsfdError(f"{path}: no such option file") from error
     except UnicodeDecodeError as error:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from lsfd.config.base import WHOLE, Component, Natural, Section, Text, unknown_key
+from lsfd.config.base import WHOLE, Component, FolderName, Natural, Section, Text, unknown_key
 from lsfd.config.datasets import VALIDATION_PREFIX, ValidationSet
-from lsfd.config.options import FolderName, Paths, Validation
+from lsfd.config.options import Paths, Validation
 
 TEST_PREFIX = "test"
 

@@ -7,20 +7,33 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PureWindowsPath
-from typing import IO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
+from lsfd.atomic import working_folder
 from lsfd.errors import LsfdError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Images hardly shrink when packed: an archive that unpacks to far more than its own size, or to
 # this many entries, is made to fill the disk.
 _MAX_GROWTH = 20
 _SMALL = 1 << 20
 _MAX_ENTRIES = 100_000
+_MAX_BEHIND = 64  # times _SMALL bytes
+_MAX_HEADER = 1 << 20
+_DESCRIPTIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+"""Kinds of tar entries that tell of others, and are read into memory."""
 
 # What the standard library raises for damaged, encrypted and exotic archives.
 _BROKEN = (
@@ -29,6 +42,7 @@ _BROKEN = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
+    IndexError,
     RuntimeError,
     ValueError,
 )
@@ -61,10 +75,9 @@ def extract(archive: Path, folder: Path, inside: str = "") -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise LsfdError(f"cannot unpack {archive} into {folder}: it exists already; remove it")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+        with working_folder(folder) as work:
             # A folder of its own inside: the temporary one is private, this one is not.
-            unpacked = Path(work) / "unpacked"
+            unpacked = work / "unpacked"
             unpacked.mkdir()
             if not _unpack(archive, unpacked, PureWindowsPath(inside).parts):
                 raise LsfdError(f"the archive {archive} holds no file below '{inside or '.'}'")
@@ -117,21 +130,50 @@ def _safe_parts(archive: Path, entry: _Entry) -> tuple[str, ...]:
 def _entries(archive: Path) -> Iterator[_Entry]:
     """Go through the entries of an archive, in its order."""
     # Tar first: a tar that ends with a zip file is taken for a zip by zipfile.
-    if tarfile.is_tarfile(archive):
+    if _is_tar(archive):
         return _tar_entries(archive)
     if zipfile.is_zipfile(archive):
         return _zip_entries(archive)
     raise LsfdError(f"{archive} is neither a zip nor a tar archive, or is damaged")
 
 
+class _TarHeader(tarfile.TarInfo):
+    """Refuses to read a huge description of an entry: packed, it may be of any size."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Self:
+        """Make one of a block of an archive."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _DESCRIPTIONS and header.size > _MAX_HEADER:
+            raise tarfile.StreamError(f"a description of an entry claims {header.size} bytes")
+        return header
+
+
+def _is_tar(archive: Path) -> bool:
+    try:
+        with tarfile.open(archive, tarinfo=_TarHeader):
+            return True
+    except tarfile.TarError:
+        return False
+
+
 def _tar_entries(archive: Path) -> Iterator[_Entry]:
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive, tarinfo=_TarHeader) as tar:
         for member in tar:
 
             def open_member(member: tarfile.TarInfo = member) -> IO[bytes]:
                 return cast("IO[bytes]", tar.extractfile(member))  # not None for a file
 
             yield _Entry(member.name, member.size, member.isdir(), member.isreg(), open_member)
+        _read_to_end(cast("IO[bytes]", tar.fileobj))
+
+
+def _read_to_end(file: IO[bytes]) -> None:
+    """Read what is behind the last entry: there stands the checksum of a packed archive."""
+    for _ in range(_MAX_BEHIND):
+        if not file.read(_SMALL):
+            return
+    raise tarfile.ReadError("there is far too much behind its end")
 
 
 def _zip_entries(archive: Path) -> Iterator[_Entry]:

@@ -12,6 +12,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ from lsfd.data.store import (
     StoreIndex,
     open_store,
 )
+from lsfd.disk import disk_error
 from lsfd.errors import LsfdError
 from lsfd.imaging.degradation import Degradation
+from lsfd.terminal import visible
 
 _Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -67,7 +70,8 @@ def build_store(
     """Pack the images below ``gt_roots``, with their LR images, into a store in ``folder``.
 
     A store that is already there is used as it is if it was made by the same request from the
-    same files (by name, size and time), and otherwise replaced in one step. Where several
+    same files (by name, size, and times of writing and of any change), and otherwise replaced in
+    one step. Where several
     processes ask at once, one builds and the others wait. Needs memory for a few images only.
 
     Args:
@@ -88,15 +92,17 @@ def build_store(
     pairs = find_pairs(gt_roots, lq_root, scale, degradation)
     source = _source_digest(pairs, scale, min_size)
     if _is_current(folder, source):
+        if any(leftover.exists() for leftover in _unfinished(folder)):
+            with suppress(OSError), _lock(folder, timeout=0):  # Who holds it does the same.
+                _remove_unfinished(folder)
         return open_store(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # The system frees this lock when its holder dies, so that a killed run blocks nobody.
-        with FileLock(folder.parent / f".{folder.name}.lock"):
+        with _lock(folder):
             if not _is_current(folder, source):  # Another process may have built it meanwhile.
                 _build(folder, pairs, scale, min_size, source)
     except OSError as error:
-        raise LsfdError(f"cannot write the image store {folder}: {error.strerror}") from error
+        raise disk_error(f"the image store {folder}", error) from error
     return open_store(folder)
 
 
@@ -108,7 +114,8 @@ def verify_store(folder: Path) -> Store:
     """
     store = open_store(folder)
     content = hashlib.sha256()
-    for number in tqdm(range(len(store)), f"checking {folder.name}", unit="image", disable=None):
+    what = f"checking {visible(folder.name)}"
+    for number in tqdm(range(len(store)), what, unit="image", disable=None):
         content.update(store.gt(number).data)
         content.update(store.lq(number).data)
     if _fingerprint(content, store.scale, store.names, store.shapes) != store.fingerprint:
@@ -121,19 +128,44 @@ def verify_store(folder: Path) -> Store:
 
 def _build(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, source: str) -> None:
     """Write the store beside ``folder``, then put it in place; the caller holds the lock."""
-    new = folder.parent / f".{folder.name}.new"
-    old = folder.parent / f".{folder.name}.old"
-    for leftover in (new, old):  # Of a process that was killed here.
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_unfinished(folder)
+    new, old = _unfinished(folder)
     new.mkdir()
     try:
         _write(new, pairs, scale, min_size, source)
+        if _holds_same(folder, new):
+            # Images that were touched or moved, but not changed: who reads the store is left alone.
+            os.replace(new / INDEX_FILE, folder / INDEX_FILE)
+            return
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
     finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove_unfinished(folder)
+
+
+def _lock(folder: Path, timeout: float = -1) -> FileLock:
+    """Return a store's lock; the system frees it when its holder dies: a kill blocks nobody."""
+    return FileLock(folder.parent / f".{folder.name}.lock", timeout=timeout)
+
+
+def _unfinished(folder: Path) -> tuple[Path, Path]:
+    """Return where a store is made, and where the one before it lies while it is replaced."""
+    return folder.parent / f".{folder.name}.new", folder.parent / f".{folder.name}.old"
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete what this process, or one that was killed, left; the caller holds the lock."""
+    for leftover in _unfinished(folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _holds_same(folder: Path, new: Path) -> bool:
+    """Tell whether there is a store in ``folder`` with the content of the one in ``new``."""
+    try:
+        return open_store(folder).fingerprint == open_store(new).fingerprint
+    except LsfdError:
+        return False
 
 
 def _write(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, source: str) -> None:
@@ -210,9 +242,19 @@ def _source_digest(pairs: list[ImagePair], scale: int, min_size: int) -> str:
     for pair in pairs:
         for path in (pair.gt, pair.lq):
             if path is not None:
-                status = path.stat()
-                files.append((pair.name, path.name, status.st_size, status.st_mtime_ns))
+                status = _status(path)
+                # The time of the last change of any kind, too: who copies a file in another's place
+                # may give it the other's size and time of writing, but not this one.
+                times = (status.st_mtime_ns, status.st_ctime_ns)
+                files.append((pair.name, path.name, status.st_size, *times))
     return _digest([VERSION, scale, min_size, files, *_told(pairs[0].degradation)])
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise LsfdError(f"cannot read the image {path}: {error.strerror}") from error
 
 
 def _told(degradation: Degradation | None) -> list[Any]:

@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,11 +23,14 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from lsfd.atomic import remove_leftovers
 from lsfd.data.workers import end_with_parent
+from lsfd.disk import disk_error
 from lsfd.errors import LsfdError
 from lsfd.imaging.degradation import Degradation, low_resolution
 from lsfd.imaging.files import find_images, read_image, write_image
 from lsfd.imaging.resize import modcrop
+from lsfd.terminal import visible
 
 SCALES = (2, 3, 4, 8)
 """The scales that pairs can be made for."""
@@ -111,6 +115,7 @@ def prepare_pairs(
         raise LsfdError(f"no image was found in {source}")
     jobs = _plan(source, out, images, wanted, degradation)
     problems = [f"{path} is not an image" for path in _other_files(source, out, images)]
+    _make_folders({path.parent for job in jobs for path in (job.hr, *job.lr.values())})
     made = existing = 0
     workers = min(workers or os.cpu_count() or 1, len(jobs))
     with tqdm(_run(jobs, workers), "prepare", len(jobs), unit="image", disable=None) as outcomes:
@@ -122,7 +127,7 @@ def prepare_pairs(
             else:
                 existing += 1
     for problem in problems:
-        _log.warning("passed over: %s", problem)
+        _log.warning("passed over: %s", visible(problem))
     if not made and not existing:
         raise LsfdError(f"none of the {len(images)} images in {source} can be used: {problems[-1]}")
     return PrepareReport(made, existing, len(problems))
@@ -198,6 +203,14 @@ def _other_files(source: Path, out: Path, images: Sequence[Path]) -> list[Path]:
     )
 
 
+def _make_folders(folders: set[Path]) -> None:
+    for folder in sorted(folders):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(folder, error) from error
+
+
 def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:
     """Do the jobs in order; in this process where one worker is enough."""
     if workers == 1:
@@ -207,6 +220,11 @@ def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
     try:
         yield from pool.map(_make_pair, jobs)
+    except BrokenProcessPool as error:
+        raise LsfdError(
+            "a process that makes pairs was killed, perhaps for want of memory; give the same "
+            "command again, with fewer --workers"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -220,6 +238,8 @@ def _begin_worker() -> None:
 def _make_pair(job: _Job) -> _Outcome:
     """Write the HR image of one source and its LR images, where they are not there yet."""
     if _is_done(job):
+        for path in (job.hr, *job.lr.values()):
+            remove_leftovers(path)
         return _Outcome(False, "")
     try:
         image = read_image(job.source)
@@ -233,9 +253,8 @@ def _make_pair(job: _Job) -> _Outcome:
         lr = {path: low_resolution(hr, scale, job.degradation) for scale, path in job.lr.items()}
     except LsfdError as error:
         return _Outcome(False, f"{job.source}: {error}")
-    write_image(job.hr, hr)
-    for path, image in lr.items():
-        write_image(path, image)
+    for path, image in ((job.hr, hr), *lr.items()):
+        write_image(path, image, make_folder=False)
     return _Outcome(True, "")
 
 
@@ -247,7 +266,9 @@ def _is_done(job: _Job) -> bool:
     """
     try:
         oldest = min(path.stat().st_mtime_ns for path in (job.hr, *job.lr.values()))
-        if oldest < job.source.stat().st_mtime_ns:
+        status = job.source.stat()
+        # A file that was copied in another's place may have kept its old time of writing.
+        if oldest < max(status.st_mtime_ns, status.st_ctime_ns):
             return False
         width, height = _size(job.hr)
         return all(_size(lr) == (width / s, height / s) for s, lr in job.lr.items())

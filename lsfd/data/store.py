@@ -13,14 +13,16 @@ processes, so a set may be larger than memory. ``lsfd.data.pack`` makes stores.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
 
 from lsfd.errors import LsfdError
 
@@ -29,16 +31,21 @@ GT_FILE = "gt.bin"
 LQ_FILE = "lq.bin"
 INDEX_FILE = "index.json"
 
+_SEAL = "seal"
+"""Entry of the index: a digest of the others."""
+
+_Side = Annotated[int, Field(ge=1)]
+
 
 @dataclass(frozen=True)
 class StoreIndex:
     """What ``index.json`` says about a store."""
 
     version: int
-    scale: int
-    names: list[str]
+    scale: Annotated[int, Field(ge=1)]
+    names: Annotated[list[str], Field(min_length=1)]
     """``ROOT/RELATIVE/NAME.EXT`` of each HR image; ``ROOT`` is its root folder's name."""
-    shapes: list[tuple[int, int]]
+    shapes: list[tuple[_Side, _Side]]
     """Height and width of each HR image, both multiples of ``scale``."""
     lq_origin: str
     """Where the LR images came from: ``"files"``, or ``"MATLAB bicubic"`` of the HR images, with
@@ -52,7 +59,8 @@ class StoreIndex:
 
     def save(self, folder: Path) -> None:
         """Write ``index.json`` into ``folder``."""
-        text = json.dumps(asdict(self), indent=1)
+        # First, so that no damage takes it out and leaves JSON.
+        text = json.dumps({_SEAL: self._seal(), **asdict(self)}, indent=1)
         (folder / INDEX_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -60,13 +68,22 @@ class StoreIndex:
         """Read ``index.json`` of a store.
 
         Raises:
-            OSError, ValueError, KeyError, TypeError: the file is missing or not an index.
+            OSError, ValueError: the file is missing, damaged, or not an index.
         """
-        values: dict[str, Any] = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-        if values["version"] != VERSION:
-            raise ValueError(f"version {values['version']} instead of {VERSION}")
-        values["shapes"] = [(int(height), int(width)) for height, width in values["shapes"]]
-        return cls(**values)
+        text = (folder / INDEX_FILE).read_bytes()
+        index = TypeAdapter(cls).validate_json(text, strict=True)
+        if index.version != VERSION:
+            raise ValueError(f"version {index.version} instead of {VERSION}")
+        if len(index.names) != len(index.shapes):
+            raise ValueError(f"{len(index.names)} names for {len(index.shapes)} images")
+        if any(side % index.scale for shape in index.shapes for side in shape):
+            raise ValueError(f"a side that is no multiple of the scale {index.scale}")
+        if json.loads(text).get(_SEAL, index._seal()) != index._seal():  # Older ones have none.
+            raise ValueError(f"{INDEX_FILE} was changed")
+        return index
+
+    def _seal(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
 
 class Store:
@@ -137,10 +154,15 @@ def open_store(folder: Path) -> Store:
         LsfdError: there is no store in ``folder``, or it is damaged or of another version.
     """
     try:
-        return Store(folder, StoreIndex.load(folder))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        while True:
+            before = folder.stat().st_ino
+            store = Store(folder, StoreIndex.load(folder))
+            if folder.stat().st_ino == before:  # Otherwise index and pixels may be of two stores.
+                return store
+    except (OSError, ValueError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise LsfdError(
-            f"{folder} is not a usable image store ({error}); delete the folder and it is "
+            f"{folder} is not a usable image store ({reason}); delete the folder and it is "
             "built again from the images"
         ) from error
 

@@ -41,7 +41,10 @@ def attention_map(feature: Tensor, power: int) -> Tensor:
         B x hw in float32, at least 0, of unit length for each image (zero for a zero feature).
     """
     maps = feature.float().abs().pow(power).sum(1).flatten(1)
-    return functional.normalize(maps, dim=1)
+    # Otherwise the squares in the length would leave float32's range, with p = 4 from features of
+    # some 20,000 on.
+    largest = maps.detach().amax(1, keepdim=True)
+    return functional.normalize(maps / largest.masked_fill(largest == 0, 1.0), dim=1)
 
 
 @register

@@ -31,6 +31,7 @@ from torch.nn import functional
 
 from lsfd.distillers.base import DistillationBatch, Setting
 from lsfd.errors import LsfdError
+from lsfd.torch_files import read_torch_file
 
 FeatureNetwork = Literal["auto", "vgg", "teacher"]
 
@@ -99,7 +100,7 @@ def load_vgg(path: Path) -> Vgg19:
     with torch.device("meta"):  # Takes no random numbers for weights that are replaced at once.
         network = Vgg19()
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_torch_file(path)
         if not isinstance(saved, dict):
             raise TypeError(f"it holds {type(saved).__name__}")
         weights = {name: saved[name] for name in network.state_dict()}

@@ -29,7 +29,7 @@ from lsfd.evaluation.sets import BenchmarkSet, find_set
 from lsfd.imaging import resize
 from lsfd.imaging.files import write_image
 from lsfd.inference.networks import open_network
-from lsfd.inference.upscaler import Upscaler
+from lsfd.inference.upscaler import NotFiniteError, Upscaler
 from lsfd.metrics.cost import count_parameters, multiply_adds
 from lsfd.metrics.lpips import Lpips
 from lsfd.networks.build import build_network
@@ -38,6 +38,7 @@ from lsfd.networks.opaque import OpaqueNetwork
 from lsfd.networks.ready import find_weights
 from lsfd.networks.student_file import load_any
 from lsfd.networks.trial import size_multiple
+from lsfd.terminal import visible
 
 OnImage = Callable[[str, NDArray[np.uint8]], None]
 """Is given the name and the super-resolved image of each pair."""
@@ -69,7 +70,8 @@ def evaluate(
         distance: LPIPS, or None to leave it out.
 
     Raises:
-        LsfdError: the set has another scale, a file cannot be read, or an image cannot be scored.
+        LsfdError: the set has another scale, a file cannot be read, or an image cannot be scored;
+            :class:`~lsfd.inference.upscaler.NotFiniteError`: NaN or infinity came of one.
     """
     if benchmark_set.scale != scale:
         raise LsfdError(
@@ -89,8 +91,12 @@ def evaluate(
                 raise LsfdError(f"{benchmark_set.name}/{name}: {error}") from error
 
     with ThreadPoolExecutor(cores, "score") as pool:
-        for name, lq, hr in tqdm(benchmark_set, benchmark_set.name, leave=False, disable=None):
-            sr = upscale(lq)
+        what = visible(benchmark_set.name)
+        for name, lq, hr in tqdm(benchmark_set, what, leave=False, disable=None):
+            try:
+                sr = upscale(lq)
+            except NotFiniteError as error:
+                raise NotFiniteError(f"{benchmark_set.name}/{name}: {error}") from error
             waiting.append((name, pool.submit(ImageScores.of, sr, hr, scale, distance)))
             if on_image is not None:
                 on_image(name, sr)
@@ -241,7 +247,7 @@ def _score(
 ) -> tuple[SetScores, ...]:
     """Score one model on all sets and write its images where they are wanted."""
     scores = []
-    for each in tqdm(sets, model, disable=None):
+    for each in tqdm(sets, visible(model), disable=None):
         folder = None if pictures is None else pictures / each.name / model
         writer = _picture_writer(folder, suffix)
         scores.append(evaluate(upscale, each, each.scale, writer, distance))

@@ -13,6 +13,7 @@ from lsfd.evaluation.cost import Cost
 from lsfd.evaluation.scores import SetScores
 from lsfd.reporting.latex import latex_table
 from lsfd.reporting.tables import Cell, markdown_table
+from lsfd.terminal import visible
 
 _SCORES = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb", "lpips")
 _COSTS = ("parameters", "multiply_adds", "seconds", "bytes")
@@ -90,7 +91,8 @@ class BenchmarkReport:
             costs = [getattr(row.cost, name) for name in _COSTS]
             for scores in row.scores:
                 values = [getattr(scores, name) for name in _SCORES]
-                writer.writerow([row.name, self.scale, scores.name, *values, *costs])
+                names = [_no_formula(row.name), self.scale, _no_formula(scores.name)]
+                writer.writerow([*names, *values, *costs])
         return text.getvalue()
 
     def _table(self, channel: str, pick: Callable[[SetScores], tuple[float, float]]) -> str:
@@ -128,6 +130,12 @@ class BenchmarkReport:
             for scores in row.scores
             if scores.identical
         )
+
+
+def _no_formula(name: str) -> str:
+    """Return a name that no spreadsheet computes: names of files may begin with an equals sign."""
+    text = visible(name)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
 def _scores_cell(scores: SetScores, pick: Callable[[SetScores], tuple[float, float]]) -> str:

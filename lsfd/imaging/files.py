@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 
 from lsfd.atomic import write_bytes
 from lsfd.errors import LsfdError, nearest
+from lsfd.imaging.claims import claims_too_much
 
 # OpenCV writes lines of its own about each damaged file; read_image says it in one sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 IMAGE_EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """File name endings, in lower case, that are taken for images."""
+
+_BEGINNINGS = (
+    b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
+    b"P1", b"P2", b"P3", b"P4", b"P5", b"P6",
+)  # fmt: skip
+"""Of files of these formats; OpenCV would read others, too, whatever the name says."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -34,12 +41,18 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         LsfdError: the file is missing, unreadable, or no 8- or 16-bit image.
     """
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise LsfdError(f"cannot read the image {path}: {error.strerror}") from error
+    known = (
+        data.startswith(_BEGINNINGS)
+        and not _is_cut_jpeg(data)
+        and not claims_too_much(data, len(data))
+    )
     # Decoding from memory: cv2.imread cannot open every Unicode path on every system.
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+        pixels = np.frombuffer(data, np.uint8)
+        image = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED) if known else None
     except cv2.error:
         image = None
     if image is None:
@@ -56,12 +69,19 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[:, :, 2::-1])
 
 
-def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Return whether a JPEG's end is missing, in whose place OpenCV would put grey."""
+    # The end comes behind the beginning of the last scan; in the scan itself neither can occur.
+    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+
+
+def write_image(path: Path, image: NDArray[np.uint8], *, make_folder: bool = True) -> None:
     """Write an image file, atomically; the format follows from the extension.
 
     Args:
-        path: where to write; missing parent folders are made, an existing file is replaced.
+        path: where to write; an existing file is replaced.
         image: uint8, H x W x 3, RGB.
+        make_folder: whether missing parent folders are made, see :func:`lsfd.atomic.writing`.
 
     Raises:
         LsfdError: unknown extension, wrong array, or the file cannot be written.
@@ -75,7 +95,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
             f"cannot write {path}: an image is uint8 H x W x 3, but this is {image.dtype} of "
             f"shape {image.shape}"
         )
-    write_bytes(path, _encode(path, extension, image).tobytes())
+    write_bytes(path, _encode(path, extension, image).tobytes(), make_folder=make_folder)
 
 
 def find_images(folder: Path) -> list[Path]:

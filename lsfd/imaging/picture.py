@@ -11,6 +11,7 @@ import numpy as np
 import pyvips
 
 from lsfd.errors import LsfdError
+from lsfd.imaging.claims import HEADER_BYTES, claims_too_much
 from lsfd.imaging.files import IMAGE_EXTENSIONS
 from lsfd.imaging.raster import Raster
 
@@ -24,6 +25,8 @@ _BANDS_OF_PROFILE = {b"GRAY": (1, 2), b"RGB ": (3, 4)}
 
 # Operations are never repeated here, and what is cached keeps files open.
 pyvips.cache_set_max(0)
+# Loaders that libvips itself does not trust with strangers' files are never tried.
+pyvips.block_untrusted_set(True)
 
 
 @dataclass
@@ -56,8 +59,13 @@ def read_picture(path: Path, folder: Path | None = None) -> Picture:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(2)
-        if start in _LEFT_TO_OPENCV:
+            start = file.read(HEADER_BYTES)
+        if claims_too_much(start, path.stat().st_size):
+            raise LsfdError(
+                f"{path} is not an image that can be read: its header claims more pixels than the "
+                "file can hold"
+            )
+        if start[:2] in _LEFT_TO_OPENCV:
             return Picture(_read_by_opencv(path))
     except OSError as error:
         raise LsfdError(f"cannot read the image {path}: {error.strerror}") from error

@@ -12,6 +12,7 @@ import numpy as np
 import pyvips
 
 from lsfd.atomic import writing
+from lsfd.disk import error_told
 from lsfd.errors import LsfdError, nearest
 from lsfd.imaging.picture import PROFILE, Picture
 from lsfd.imaging.raster import strips
@@ -80,7 +81,7 @@ def write_picture(path: Path, picture: Picture, size: tuple[int, int] | None = N
     are rounded; where it has no colour profile, colours become sRGB.
 
     Args:
-        path: where to write; missing parent folders are made, an existing file is replaced.
+        path: where to write, in a folder that is there; an existing file is replaced.
         picture: what to write.
         size: width and height to resize to before (cubic, antialiased); None: as it is.
 
@@ -96,17 +97,30 @@ def write_picture(path: Path, picture: Picture, size: tuple[int, int] | None = N
                 f"{path} cannot be written: {form.name} holds at most {form.longest_side} pixels "
                 f"a side, this picture has {longest}; use PNG or TIFF"
             )
-        with writing(path) as file:
+        with writing(path, make_folder=False) as file:
             if form.saver is None:
                 _write_plainly(file, image, form)
             else:
-                options = dict(form.options or {})
-                if form is _TIFF:  # 4 GB are all that an ordinary TIFF can address.
-                    options["bigtiff"] = image.width * image.height * image.bands > 1 << 30
-                getattr(image, form.saver)(file.name, **options)
+                _save(image, form, file.name)
     except pyvips.Error as error:
         reason = " ".join(error.detail.split()) or error.message
         raise LsfdError(f"{path} cannot be written: {reason}") from error
+
+
+def _save(image: pyvips.Image, form: Format, name: str) -> None:
+    """Let libvips write a file.
+
+    Raises:
+        OSError: the disk is full, or the like, of which libvips tells in words.
+    """
+    assert form.saver is not None
+    options = dict(form.options or {})
+    if form is _TIFF:  # 4 GB are all that an ordinary TIFF can address.
+        options["bigtiff"] = image.width * image.height * image.bands > 1 << 30
+    try:
+        getattr(image, form.saver)(name, **options)
+    except pyvips.Error as error:
+        raise error_told(error.detail) or error from error
 
 
 def _described(picture: Picture) -> pyvips.Image:
@@ -172,7 +186,7 @@ def _write_bmp(file: BinaryIO, image: pyvips.Image) -> None:
         raise LsfdError("BMP files hold at most 4 GB; use PNG or TIFF")
     file.write(struct.pack("<2sIHHI", b"BM", size, 0, 0, start))
     depth, levels = 8 * image.bands, 256 if grey else 0
-    per_metre = round(image.xres * 1000), round(image.yres * 1000)
+    per_metre = [min(round(1000 * each), 2**31 - 1) for each in (image.xres, image.yres)]
     numbers = (40, image.width, image.height, 1, depth, 0, 0, *per_metre, levels, 0)
     file.write(struct.pack("<IiiHHIIiiII", *numbers) + palette)
     for top, rows in strips(image):

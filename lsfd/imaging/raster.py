@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import tempfile
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +15,13 @@ import numpy as np
 import pyvips
 from numpy.typing import DTypeLike, NDArray
 
-from lsfd.atomic import TEMPORARY
 from lsfd.errors import LsfdError
 from lsfd.imaging.tiff_header import tiff_header
 
 IN_MEMORY = 32 << 20
 """Rasters of more bytes lie in a file."""
 
+_SPARE = 64 << 20  # Bytes of the disk that are left to others.
 _STRIP = 64  # Rows that are decoded at a time.
 _FORMATS = {np.dtype(np.uint8): "uchar", np.dtype(np.uint16): "ushort"}
 
@@ -59,10 +59,9 @@ class Raster:
             self._array = np.empty(shape, self.dtype)
             return
         with self._disk():
-            handle, name = tempfile.mkstemp(TEMPORARY, ".lsfd-", self._folder)
-            self._file = os.fdopen(handle, "r+b", buffering=0)
-            self._path = Path(name)
-            self._remove = weakref.finalize(self, _remove, self._file, self._path)
+            self._check_room()
+            # Without a name, so that it goes with the process, in whatever way that ends.
+            self._file = tempfile.TemporaryFile(buffering=0, dir=self._folder)  # noqa: SIM115
             header = tiff_header(shape, dtype)
             self._start = len(header)
             self._file.write(header)
@@ -114,7 +113,8 @@ class Raster:
     def image(self) -> pyvips.Image:
         """Return the pixels as an image, to be read once, downwards, before ``close``."""
         if self._array is None:
-            source = pyvips.Source.new_from_file(str(self._path))
+            self._file.seek(0)
+            source = pyvips.Source.new_from_descriptor(self._file.fileno())
             return pyvips.Image.new_from_source(source, "", access="sequential")
         height, width, bands = self.shape
         form = _FORMATS[self.dtype]
@@ -126,13 +126,20 @@ class Raster:
     def close(self) -> None:
         """Give memory and file back."""
         if self._array is None:
-            self._remove()
+            self._file.close()
         else:
             self._array = np.empty((0, 0, 0), self.dtype)
 
     def _offset(self, row: int, column: int) -> int:
         _, width, bands = self.shape
         return self._start + (row * width + column) * bands * self.dtype.itemsize
+
+    def _check_room(self) -> None:
+        """Refuse to fill the disk: a small file may claim any number of pixels."""
+        needed = math.prod(self.shape) * self.dtype.itemsize
+        free = shutil.disk_usage(self._folder).free
+        if needed + _SPARE > free:
+            raise OSError(f"the disk has {free >> 20} MB free")
 
     @contextmanager
     def _disk(self) -> Iterator[None]:
@@ -154,8 +161,3 @@ def strips(image: pyvips.Image) -> Iterator[tuple[int, NDArray[Any]]]:
         height = min(_STRIP, image.height - top)
         pixels = np.frombuffer(region.fetch(0, top, image.width, height), dtype)
         yield top, pixels.reshape(height, image.width, image.bands)
-
-
-def _remove(file: Any, path: Path) -> None:
-    file.close()
-    path.unlink(missing_ok=True)

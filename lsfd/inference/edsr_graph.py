@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from lsfd.errors import LsfdError
 from lsfd.networks.card import StudentCard
 from lsfd.networks.linear_tail import Layer, costs_less, one_convolution
+from lsfd.networks.seal import check_seal_of
 
 if TYPE_CHECKING:
     import openvino
@@ -72,6 +73,7 @@ def read_edsr(path: Path) -> EdsrFile | None:
             if names != set(options.shapes()) or options.upscale != card.scale:
                 return None
             weights = {name: file.get_tensor(name).astype(np.float32) for name in names}
+        check_seal_of(path)
     except (LsfdError, ValidationError, SafetensorError, OSError, ValueError, TypeError):
         return None
     for name, shape in options.shapes().items():

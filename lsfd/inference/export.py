@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lsfd.atomic import writing
+from lsfd.atomic import scratch_folder, writing
 from lsfd.data.embedded import EMBEDDED_VAL, embedded_files
 from lsfd.errors import LsfdError, nearest
 from lsfd.imaging.files import read_image
@@ -40,6 +39,7 @@ from lsfd.metrics.image import mean_score, psnr
 from lsfd.networks.card import StudentCard
 from lsfd.networks.foreign import SPANDREL
 from lsfd.networks.opaque import OpaqueNetwork
+from lsfd.networks.seal import sealed, with_seal
 from lsfd.networks.student_file import SUFFIX, read_student, save_student
 from lsfd.networks.trial import evaluating
 
@@ -227,16 +227,18 @@ def _make(source: _Source, format: Format, calibrating: Sequence[Pair]) -> _Made
         program, network = to_torchscript(source.network, metadata)
         return _Made({SUFFIXES[format]: program}, network)
     half = source.note.precision == "fp16"
+    metadata = with_seal(metadata)
     model = onnx_model(source.network, half=half and format == "onnx")
     if calibrating and not has_integers(source.network):
         model = quantized(model, [_planes(pair.lr).numpy() for pair in calibrating])
     where = str(source.out)
     if format == "openvino":
         xml, weights = to_openvino(model, metadata, half=half)
+        xml = sealed(xml, weights)
         network, _ = from_openvino(xml, weights, where)
         return _Made({OPENVINO_SUFFIX: xml, WEIGHTS_SUFFIX: weights}, network)
     set_metadata(model, metadata)
-    data = model.SerializeToString()
+    data = sealed(model.SerializeToString())
     network, _ = from_onnx(data, where)
     return _Made({ONNX_SUFFIX: data}, network)
 
@@ -248,8 +250,8 @@ def _as_safetensors(source: _Source) -> _Made:
             f"{source.out}: student files hold networks of BasicSR and lsfd alone, and this one is "
             "spandrel's; export it to another format"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / source.out.name
+    with scratch_folder() as folder:
+        path = folder / source.out.name
         try:
             save_student(path, source.network, source.card, dtype)
             return _Made({SUFFIX: path.read_bytes()}, read_student(path)[0])

@@ -16,6 +16,8 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
+from lsfd.atomic import remove_leftovers
+from lsfd.disk import DiskError
 from lsfd.errors import LsfdError
 from lsfd.imaging.picture import Picture, read_picture
 from lsfd.imaging.picture_files import format_of, write_picture
@@ -24,6 +26,7 @@ from lsfd.imaging.target_size import TargetSize
 from lsfd.inference.naming import plan
 from lsfd.inference.room import Room
 from lsfd.shard import Shard
+from lsfd.terminal import visible
 
 _IN_FLIGHT = 256 << 20
 """Bytes of results that wait to be written; of one image it may be more."""
@@ -124,6 +127,8 @@ def upscale_path(
     _make_folders({target.parent for target in jobs.values()})
     if resume:
         report.kept = [target for target in jobs.values() if target.exists()]
+        for target in report.kept:
+            remove_leftovers(target)
         jobs = {image: target for image, target in jobs.items() if not target.exists()}
     _run(jobs, enlarger, size, report)
     return report
@@ -149,7 +154,7 @@ def _run(
     beside = min(os.cpu_count() or 1, _MOST_BESIDE)
 
     def upscale(image: Path, target: Path) -> None:
-        with progress.image(image.name) as part:
+        with progress.image(visible(image.name)) as part:
             given = read_picture(image, target.parent)
             height, width, bands = given.raster.shape
             part.pixels = height * width * enlarger.scale**2
@@ -205,6 +210,8 @@ def _noting(image: Path, report: FolderReport) -> Iterator[None]:
     """Put what goes wrong with an image into the report."""
     try:
         yield
+    except DiskError:  # The next image would not fare better.
+        raise
     except LsfdError as error:
         report.failed[image] = str(error)
     except MemoryError:

@@ -11,14 +11,13 @@ In all it costs EDSR and RCAN 0.03 to 0.07 dB there.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lsfd.atomic import scratch_folder
 from lsfd.inference.onnx import INPUT
 from lsfd.inference.packages import ONNX, needing
 from lsfd.inference.quiet import quiet
@@ -43,8 +42,8 @@ def quantized(model: ModelProto, images: Iterable[NDArray[np.float32]]) -> Model
         import onnx
         from onnxruntime.quantization import QuantType, quantize_static
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        path = Path(folder) / "int8.onnx"
+    with scratch_folder() as folder, quiet():
+        path = folder / "int8.onnx"
         quantize_static(
             model,
             path,

@@ -42,8 +42,10 @@ def plan(sources: Sequence[Path], out: Path, suffix: str, extension: str | None)
 
     Raises:
         LsfdError: a source does not exist, there is no image, two inputs would be written to one
-            file, or an output would replace an input.
+            file, an output would replace an input, or lie in another folder.
     """
+    if any(sign in f"{suffix}{extension or ''}" for sign in "/\\\0"):
+        raise LsfdError(f"the outputs lie in {out}: a suffix or format has no folder in it")
     files: dict[Path, Path] = {}
     for source in sources:
         files |= _files(source, out)

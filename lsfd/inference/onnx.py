@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "lq", "sr"
 
+LOOPS = ("Loop", "Scan", "TensorIterator")
+NO_LOOPS = "has a loop, which might never end; only networks without loops are run"
+
 
 def onnx_model(network: nn.Module, *, half: bool = False) -> ModelProto:
     """Return a network as an ONNX model for any number of images of any size.
@@ -85,7 +88,8 @@ def read_onnx(data: bytes) -> ModelProto:
     """Parse an ONNX file.
 
     Raises:
-        LsfdError: ``onnx`` is not installed, it is no such file, or it wants to read other files.
+        LsfdError: ``onnx`` is not installed, it is no such file, it wants to read other files, or
+            it has loops or functions.
     """
     with needing(ONNX):
         import onnx
@@ -93,9 +97,13 @@ def read_onnx(data: bytes) -> ModelProto:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # Protobuf has several implementations.
         raise LsfdError(f"is no ONNX file ({root_cause(error)})") from error
+    if model.functions:  # A few lines of functions of functions can stand for endless work.
+        raise LsfdError("has functions of its own, which are not run; put their nodes in place")
     for part in parts(model):
         if isinstance(part, onnx.TensorProto) and part.data_location == part.EXTERNAL:
             raise LsfdError("keeps weights in other files, which are not read; put them into it")
+        if isinstance(part, onnx.NodeProto) and part.op_type in LOOPS:
+            raise LsfdError(NO_LOOPS)
     return model
 
 

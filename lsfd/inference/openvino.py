@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lsfd.atomic import scratch_folder
 from lsfd.errors import LsfdError
 from lsfd.inference.packages import OPENVINO, needing
 
@@ -36,7 +35,7 @@ def to_openvino(
         raise LsfdError(f"OpenVINO cannot convert this network: {reason}") from error
     for key, value in metadata.items():
         converted.set_rt_info(value, key)
-    with tempfile.TemporaryDirectory() as folder:
-        xml = Path(folder) / "network.xml"
+    with scratch_folder() as folder:
+        xml = folder / "network.xml"
         openvino.save_model(converted, xml, compress_to_fp16=half)
         return xml.read_bytes(), xml.with_suffix(".bin").read_bytes()

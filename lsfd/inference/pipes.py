@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lsfd.atomic import scratch_folder
 from lsfd.errors import LsfdError
 
 PIPE = Path("-")
@@ -34,8 +34,7 @@ def files_for_pipes(
         return
     if out == PIPE and (len(sources) != 1 or (sources[0] != PIPE and not sources[0].is_file())):
         raise LsfdError("-o -: one image goes to standard output; give one file, or -i -")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         given = folder / "stdin.png"  # What it is in truth shows when it is read.
         if PIPE in sources:
             with given.open("wb") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -13,11 +13,15 @@ from torch import Tensor
 
 from lsfd.errors import LsfdError
 from lsfd.inference.description import EXPORT_KEY, from_metadata
-from lsfd.inference.onnx import read_onnx
+from lsfd.inference.onnx import LOOPS, NO_LOOPS, read_onnx
 from lsfd.inference.packages import ONNX, OPENVINO, needing
 from lsfd.networks.card import METADATA_KEY, StudentCard
 from lsfd.networks.opaque import OpaqueNetwork
+from lsfd.networks.seal import check_seal
 from lsfd.networks.trial import trial_input
+
+if TYPE_CHECKING:
+    import openvino
 
 ONNX_SUFFIX, OPENVINO_SUFFIX, WEIGHTS_SUFFIX = ".onnx", ".xml", ".bin"
 
@@ -94,7 +98,8 @@ def from_onnx(data: bytes, source: str) -> tuple[RuntimeNetwork, StudentCard]:
     with needing(ONNX):
         import onnxruntime
     try:
-        read_onnx(data)  # Parsed for the check alone.
+        check_seal(data)
+        metadata = {entry.key: entry.value for entry in read_onnx(data).metadata_props}
     except LsfdError as error:
         raise LsfdError(f"{source}: {error}") from error
     options = onnxruntime.SessionOptions()
@@ -102,7 +107,14 @@ def from_onnx(data: bytes, source: str) -> tuple[RuntimeNetwork, StudentCard]:
     options.log_severity_level = 4  # Errors are raised, too.
     options.add_session_config_entry("session.load_model_format", "ONNX")  # What was checked.
     try:
-        session = onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
+        # Without a second try, which is told on the terminal, and without the file's own settings.
+        session = onnxruntime.InferenceSession(
+            data,
+            options,
+            ["CPUExecutionProvider"],
+            enable_fallback=0,
+            read_config_from_model=0,
+        )
     except Exception as error:
         raise LsfdError(f"{source}: is no ONNX file that can be run: {_reason(error)}") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -113,7 +125,7 @@ def from_onnx(data: bytes, source: str) -> tuple[RuntimeNetwork, StudentCard]:
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         return session.run(None, {name: images})[0]
 
-    return _network(run, source, session.get_modelmeta().custom_metadata_map)
+    return _network(run, source, metadata)
 
 
 def open_openvino(path: Path) -> tuple[RuntimeNetwork, StudentCard]:
@@ -135,10 +147,21 @@ def from_openvino(xml: bytes, weights: bytes, source: str) -> tuple[RuntimeNetwo
         import openvino
 
         from lsfd.inference.openvino_graph import compiled_graph, core, infer
+    if not xml.lstrip().startswith(b"<"):  # Of another format OpenVINO might read further files.
+        raise LsfdError(f"{source}: is no OpenVINO model that can be run: it is no XML")
     try:
+        check_seal(xml, weights)
         model = core().read_model(xml, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+        metadata = {
+            key: model.get_rt_info(key).astype(str)
+            for key in (METADATA_KEY, EXPORT_KEY)
+            if model.has_rt_info(key)
+        }
+        _check_operations(model)
         # By itself OpenVINO takes bf16 where the processor has it.
         compiled = compiled_graph(model, "f32")
+    except LsfdError as error:
+        raise LsfdError(f"{source}: {error}") from error
     except Exception as error:
         raise LsfdError(
             f"{source}: is no OpenVINO model that can be run: {_reason(error)}"
@@ -146,11 +169,6 @@ def from_openvino(xml: bytes, weights: bytes, source: str) -> tuple[RuntimeNetwo
     ports = (*compiled.inputs, *compiled.outputs)
     if [port.get_element_type() for port in ports] != [openvino.Type.f32] * 2:
         raise _no_image_network(source)
-    metadata = {
-        key: model.get_rt_info(key).astype(str)
-        for key in (METADATA_KEY, EXPORT_KEY)
-        if model.has_rt_info(key)
-    }
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         # A request of its own for every call: several threads may call.
@@ -176,7 +194,13 @@ def _foreign(run: Run, source: str) -> tuple[RuntimeNetwork, StudentCard]:
     """Return a network that somebody else exported; its scale is found by a trial."""
     network = RuntimeNetwork(run, source).eval()
     lq = trial_input(network)
-    sr = network(lq)
+    try:
+        sr = network(lq)
+    except MemoryError as error:
+        raise LsfdError(
+            f"{source}: the memory does not suffice for an image of {lq.shape[-1]}x{lq.shape[-1]} "
+            f"pixels ({error})"
+        ) from error
     side = lq.shape[-1]
     scale = sr.shape[-1] // side
     if tuple(sr.shape) != (1, 3, scale * side, scale * side):
@@ -197,7 +221,15 @@ def _no_image_network(source: str) -> LsfdError:
     )
 
 
+def _check_operations(model: openvino.Model) -> None:
+    """Refuse what might never end."""
+    if any(operation.get_type_name() in LOOPS for operation in model.get_ops()):
+        raise LsfdError(NO_LOOPS)
+
+
 def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # Nobody may ever write to a pipe.
+        raise LsfdError(f"{path} cannot be read: it is no file")
     try:
         return path.read_bytes()
     except OSError as error:

@@ -29,6 +29,10 @@ about 700 bytes for each output pixel: some 5 GB for as many as this.
 """
 
 
+class NotFiniteError(LsfdError):
+    """A network's output holds NaN or infinity."""
+
+
 class Upscaler(TiledUpscaler):
     """Runs a PyTorch network on one image at a time, whole or in tiles.
 
@@ -85,8 +89,8 @@ class Upscaler(TiledUpscaler):
             uint8, sH x sW x 3, RGB; values rounded half up and clipped to 0..255.
 
         Raises:
-            LsfdError: not such an image, or the network does not enlarge by ``scale``, or its
-                output is not finite.
+            LsfdError: not such an image, or the network does not enlarge by ``scale``;
+                :class:`NotFiniteError`: its output is not finite.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise LsfdError(
@@ -172,7 +176,9 @@ class Upscaler(TiledUpscaler):
                 f"{tuple(output.shape)}, which is not an image enlarged x{self.scale}"
             )
         if not torch.isfinite(output.sum(dtype=torch.float32)):  # No copy of the output is made.
-            raise LsfdError(
+            if not lq.isfinite().all():
+                raise NotFiniteError("the image holds NaN or infinity; give values in 0..1")
+            raise NotFiniteError(
                 "the network's output holds NaN or infinity: its weights are damaged, or its "
                 "values do not fit the number format (use precision 'fp32')"
             )

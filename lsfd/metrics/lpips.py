@@ -15,6 +15,7 @@ import torchvision
 from numpy.typing import NDArray
 
 from lsfd.errors import LsfdError
+from lsfd.torch_files import read_torch_file
 
 Backbone = Literal["alex", "vgg", "squeeze"]
 
@@ -36,7 +37,7 @@ class Lpips:
         device: where to compute.
 
     Raises:
-        LsfdError: the weights of the backbone are not there.
+        LsfdError: the weights of the backbone are not there, or are not they.
     """
 
     def __init__(self, backbone: Backbone = "alex", device: str | torch.device = "cpu") -> None:
@@ -50,13 +51,21 @@ class Lpips:
             # lpips 0.1.4 uses torchvision's old ``pretrained`` argument.
             warnings.simplefilter("ignore", UserWarning)
             self._network = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False)
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_torch_file(path)
         # lpips cuts the backbone into slices but keeps the numbers of its layers:
         # ``slice2.3.weight`` is torchvision's ``features.3.weight``.
         trunk = self._network.net
-        trunk.load_state_dict(
-            {name: saved[f"features.{name.split('.', 1)[1]}"] for name in trunk.state_dict()}
-        )
+        try:
+            if not isinstance(saved, dict):
+                raise TypeError(f"it holds {type(saved).__name__}")
+            names = {name: f"features.{name.split('.', 1)[1]}" for name in trunk.state_dict()}
+            trunk.load_state_dict({name: saved[theirs] for name, theirs in names.items()})
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise LsfdError(
+                f"{path}: does not hold torchvision's weights of '{backbone}' ({reason}); download "
+                f"{_IMAGENET_WEIGHTS[backbone].url}"
+            ) from error
         self._device = torch.device(device)
         self._network.to(self._device)
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import lsfd.compat  # noqa: F401
 
+import torch
 from basicsr.utils.registry import ARCH_REGISTRY
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from lsfd.errors import LsfdError, nearest
 
@@ -36,6 +38,8 @@ _SWITCHES = frozenset({"with_idt"})
 _WORDS = frozenset({"act_type"})
 _LARGEST_COUNT = 4096
 _LARGEST_COUNTS = {"num_atoms": 1 << 20}  # Dictionaries grow far beyond a network's widths.
+_MOST_BLOCKS = 1024
+_DEPTHS = ("num_group", "num_block", "num_conv")  # Multiplied with each other.
 
 
 def sr_networks() -> dict[str, type[nn.Module]]:
@@ -78,6 +82,27 @@ def build_network(options: Mapping[str, Any], where: str = "network_g") -> nn.Mo
             "choose a larger width or a smaller reduction"
         )
     return network
+
+
+def outline(options: Mapping[str, Any], where: str = "network_g") -> nn.Module:
+    """Build a network as :func:`build_network` does, on the device ``meta``: shapes, no memory."""
+    with torch.device("meta"), _ReadableNumbers():
+        return build_network(options, where)
+
+
+class _ReadableNumbers(TorchFunctionMode):
+    """Keeps on the CPU what SwinIR reads while it is built: how often each layer is dropped."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call a function, on the CPU where its result is read."""
+        own = {"device": "cpu"} if function is torch.linspace else {}
+        return function(*args, **{**own, **(kwargs or {})})
 
 
 def network_scale(network: nn.Module, default: int | None = None) -> int:
@@ -147,6 +172,21 @@ def _check_arguments(
     ]
     if missing:
         raise LsfdError(f"{where}: {name} also needs {', '.join(missing)}")
+    blocks = _blocks({key: arguments.get(key, each.default) for key, each in parameters.items()})
+    if blocks > _MOST_BLOCKS:
+        raise LsfdError(
+            f"{where}: {name} would have {blocks} blocks, and more than {_MOST_BLOCKS} are not "
+            "built; give fewer"
+        )
+
+
+def _blocks(arguments: Mapping[str, Any]) -> int:
+    """Return how many blocks checked arguments ask for: each takes time and memory to make."""
+    return max(
+        math.prod(arguments.get(key, 1) for key in _DEPTHS),
+        sum(arguments.get("depths", ())),  # SwinIR's
+        len(arguments.get("block_widths", ())),
+    )
 
 
 def _complaint(key: str, value: object, default: object) -> str | None:

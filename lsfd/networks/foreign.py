@@ -8,8 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from lsfd.errors import LsfdError
-from lsfd.networks.build import build_network
-from lsfd.networks.weights import fit_weights, infer_architecture, read_tensors, to_basicsr_keys
+from lsfd.networks.build import build_network, outline
+from lsfd.networks.weights import (
+    check_fit,
+    fit_weights,
+    infer_architecture,
+    read_tensors,
+    to_basicsr_keys,
+)
 
 SPANDREL = "spandrel"
 """The type of a network that only spandrel can build."""
@@ -33,8 +39,10 @@ def load_foreign(path: Path, key: str | None = None) -> tuple[nn.Module, dict[st
     options = infer_architecture(tensors)
     if options is None:
         return _load_with_spandrel(tensors, path)
+    state = to_basicsr_keys(tensors)
+    check_fit(outline(options, str(path)), state, str(path))  # Before memory is taken.
     network = build_network(options, where=str(path))
-    fit_weights(network, to_basicsr_keys(tensors), str(path))
+    fit_weights(network, state, str(path))
     return network, options
 
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from lsfd.atomic import write_bytes
 from lsfd.errors import LsfdError
-from lsfd.networks.build import build_network, network_scale
+from lsfd.networks.build import build_network, network_scale, outline
 from lsfd.networks.card import METADATA_KEY, StudentCard
 from lsfd.networks.foreign import load_foreign
+from lsfd.networks.seal import sealed, with_seal
 from lsfd.networks.weights import check_fit, fit_weights, load_weights, read_state_dict
 
 __all__ = ["StudentCard", "load_any", "read_student", "save_student"]
@@ -29,7 +30,7 @@ def save_student(
     card: StudentCard,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a network and its card; equal input gives equal bytes.
+    """Write a network, its card and a digest of both; equal input gives equal bytes.
 
     Whatever is written can be loaded again: the weights are fitted to the card's architecture
     first. The file appears in one step, or not at all.
@@ -55,7 +56,7 @@ def save_student(
         for name, value in state.items()
     }
     _build(card, tensors, str(path))
-    write_bytes(path, save(tensors, card.to_metadata()), durable=True)
+    write_bytes(path, sealed(save(tensors, with_seal(card.to_metadata()))), durable=True)
 
 
 def read_student(path: Path) -> tuple[nn.Module, StudentCard]:
@@ -65,8 +66,8 @@ def read_student(path: Path) -> tuple[nn.Module, StudentCard]:
         The network (float32, on the CPU, in eval mode) and its card.
 
     Raises:
-        LsfdError: The file is missing or damaged, is no student, or its weights are not those
-            of the network that it describes.
+        LsfdError: The file is missing or damaged (its digest, if it has one, is compared), is no
+            student, or its weights are not those of the network that it describes.
     """
     path = Path(path)
     state = read_state_dict(path)
@@ -137,12 +138,7 @@ def _build(card: StudentCard, state: Mapping[str, Tensor], source: str) -> nn.Mo
 
 def _check_size(card: StudentCard, state: Mapping[str, Tensor], source: str) -> None:
     """Compare shapes before memory is taken: a damaged card may claim a network of any size."""
-    try:
-        with torch.device("meta"):
-            outline = build_network(card.architecture)
-    except LsfdError:
-        return  # SwinIR computes while it is built; bad options fail again, with their name.
-    check_fit(outline, state, source)
+    check_fit(outline(card.architecture, f"{source}: architecture"), state, source)
 
 
 def _metadata(path: Path) -> dict[str, str]:

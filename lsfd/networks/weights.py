@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,8 @@ from torch import Tensor, nn
 
 from lsfd.errors import LsfdError
 from lsfd.networks.keys import infer_architecture, to_basicsr_keys
+from lsfd.networks.seal import check_seal_of
+from lsfd.torch_files import read_torch_file
 
 __all__ = [
     "check_fit",
@@ -34,6 +32,8 @@ WRAPPERS = ("params_ema", "params", "state_dict", "model")
 
 _PREFIXES = ("module.", "_orig_mod.")  # Left by DataParallel and torch.compile.
 _SHOWN = 4
+_MOST_SHARED = 4
+"""How often a number of a file may occur in its tensors, on average."""
 
 
 def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
@@ -65,8 +65,9 @@ def read_tensors(path: Path, key: str | None = None) -> dict[str, Tensor]:
             content: object = load_file(path, device="cpu")
         except (SafetensorError, OSError, ValueError) as error:
             raise LsfdError(f"{path}: is damaged or no safetensors file ({error})") from error
+        check_seal_of(path)
     elif suffix in PICKLE_SUFFIXES:
-        content = _unpickle(path)
+        content = read_torch_file(path, mmap=True)
     else:
         known = ", ".join((".safetensors", *PICKLE_SUFFIXES))
         raise LsfdError(f"{path}: weights are read from {known} files, not '{suffix}'")
@@ -120,29 +121,6 @@ def check_fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         )
 
 
-def _unpickle(path: Path) -> object:
-    try:
-        # Only the zip format of torch >= 1.6 can be mapped instead of copied into memory.
-        mmap = zipfile.is_zipfile(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What is wrong is said once, below.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # A damaged pickle fails in the parser in any way it likes.
-        code = re.search(r"GLOBAL:?\s+([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and code:
-            raise LsfdError(
-                f"{path}: refused, because it contains code ({code[1]}) that loading would "
-                "execute; only tensors are read: where you trust the file, save its state dict "
-                "alone, best as .safetensors"
-            ) from error
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if "TorchScript" in reason:
-            reason = "it is a TorchScript program, and only weights are read"
-        elif "weights_only" in reason:  # torch's advice to load it unsafely is none for us.
-            reason = "its contents are not what torch.save writes"
-        raise LsfdError(f"{path}: cannot be read as a checkpoint: {reason}") from error
-
-
 def _unwrap(content: object, path: Path, key: str | None) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         raise LsfdError(f"{path}: holds {type(content).__name__}, not a state dict")
@@ -168,10 +146,26 @@ def _tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
             )
     if not state:
         raise LsfdError(f"{path}: holds no tensors")
+    _check_kinds(state, path)
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def _check_kinds(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that no network has, and those that claim more memory than the file has."""
+    for name, value in state.items():
+        plain = value.layout is torch.strided and value.device.type == "cpu"
+        if not plain or value.is_complex() or value.is_quantized or value.is_nested:
+            raise LsfdError(f"{path}: '{name}' is not a plain tensor of numbers")
+    # One number can be stretched over any shape, and many tensors can share their numbers.
+    claimed = sum(value.numel() * value.element_size() for value in state.values())
+    if claimed > _MOST_SHARED * path.stat().st_size:
+        raise LsfdError(
+            f"{path}: its tensors would take {claimed} bytes, far more than the file has; it is "
+            "damaged, or made to fill the memory"
+        )
 
 
 def _shape(tensor: Tensor) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from lsfd.reporting.tables import Cell
+from lsfd.terminal import visible
 
 _SPECIAL = str.maketrans(
     {
         "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
         "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+        "[": "{[}", "*": "{*}",
     }
 )  # fmt: skip
 
@@ -50,8 +52,8 @@ def latex_table(
 
 
 def escape(text: str) -> str:
-    """Return text as LaTeX prints it."""
-    return " ".join(text.split()).translate(_SPECIAL)
+    """Return text as LaTeX prints it; behind the end of a row, [ and * would be its arguments."""
+    return visible(" ".join(text.split())).translate(_SPECIAL)
 
 
 def _column(

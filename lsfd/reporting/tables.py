@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from lsfd.terminal import visible
+
 Cell = str | float | None
+
+_MARKUP = re.compile(r"\\(?=[|<\[\\])|[|<\[]")
 
 
 def markdown_table(
@@ -43,6 +48,14 @@ def markdown_table(
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def escape(text: str) -> str:
+    """Return text that Markdown shows as it is: no cell ends in it, no tag, link or image begins.
+
+    A backslash is doubled only where it would stand before such a sign.
+    """
+    return _MARKUP.sub(r"\\\g<0>", visible(" ".join(text.split())))
+
+
 class _Column:
     def __init__(
         self,
@@ -68,7 +81,7 @@ class _Column:
         if cell is None:
             return "-"
         if isinstance(cell, str):
-            return " ".join(cell.split()).replace("|", "\\|")
+            return escape(cell)
         digits = self.digits
         if digits is None:
             digits = 0 if isinstance(cell, int) else 2

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import random
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import torch
 
 from lsfd.atomic import writing
 from lsfd.errors import LsfdError
+from lsfd.torch_files import read_torch_file
+from lsfd.training.records import RESUME
 
 LOGGER = logging.getLogger("lsfd")
 
@@ -31,34 +32,53 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         LsfdError: the disk is full or the folder cannot be written.
     """
-    advice = "free space or change path.experiments_root, then resume with --auto_resume"
-    try:
-        with writing(path, durable=True, advice=advice) as file:
-            torch.save({"format": FORMAT, **state}, file)
-    except RuntimeError as error:  # torch's own words for a failed write
-        raise LsfdError(f"{path} cannot be written: {error}; {advice}") from error
+    with writing(path, durable=True, advice=RESUME, make_folder=False) as file:
+        noting: Any = _Noting(file)
+        try:
+            torch.save({"format": FORMAT, **state}, noting)
+        except RuntimeError as error:  # torch's own words for a failed write
+            raise noting.error or error from error
+
+
+class _Noting:
+    """A file that keeps the error of a failed write, which torch forgets."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, never executing code from it.
 
     Raises:
-        LsfdError: it is missing, damaged, or not one of ours.
+        LsfdError: it is missing, damaged (checksums are compared), or not one of ours.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise LsfdError(f"{path}: there is no such checkpoint") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise LsfdError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})"
-        ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    state = read_torch_file(path)
+    if not _is_ours(state):
         raise LsfdError(
             f"{path}: not a training state of this version of lsfd; give one from the run's "
             "training_states folder"
         )
     return state
+
+
+def _is_ours(state: object) -> TypeGuard[dict[str, Any]]:
+    """Return whether a file's content has the form of a checkpoint."""
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        return False
+    parts = {name: state.get(name) for name in ("iteration", "model", "random", "scores")}
+    return [type(part) for part in parts.values()] == [int, dict, list, dict]
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -115,11 +135,22 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put the random generators back to where :func:`random_state` found them."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    """Put the random generators back to where :func:`random_state` found them.
+
+    Raises:
+        LsfdError: ``state`` is not what it returned.
+    """
+    try:
+        version, words, gauss = state["python"]
+        random.setstate((version, tuple(words), gauss))
+        keys, position, has_gauss, cached = state["numpy"]
+        words = keys.numpy().astype(np.uint32)
+        np.random.set_state(("MT19937", words, position, has_gauss, cached))
+        torch.set_rng_state(state["torch"])
+        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise LsfdError(
+            f"the checkpoint's state of the random generators cannot be used ({error}); resume "
+            "from another checkpoint"
+        ) from error

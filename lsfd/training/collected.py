@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lsfd.atomic import TEMPORARY
-from lsfd.config.inheritance import read_options
+from lsfd.atomic import working_folder
+from lsfd.config.changes import first_change
+from lsfd.config.load import load_options
 from lsfd.errors import LsfdError
 from lsfd.training.compare import COST
 from lsfd.training.folder import RunFolder
 from lsfd.training.planned import PlannedRun
 from lsfd.training.records import read_records
-
-_OWN = {"path.experiments_root", "path.teacher_cache", "datasets.train.cache_dir"}
-"""Options that say where a host keeps things, and decide no result."""
 
 
 def collect(runs: Sequence[PlannedRun], folders: Sequence[Path]) -> None:
@@ -63,28 +60,23 @@ def _copy(run: PlannedRun, source: RunFolder) -> None:
             f"{root} has been begun, and is finished in {source.root}; remove one of them"
         )
     run.write_options()
-    unfinished = root.with_name(f".{root.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
-        left_out = shutil.ignore_patterns(source.states.name, COST)
-        shutil.copytree(source.root, unfinished, ignore=left_out)
-        os.rename(unfinished, root)
+        with working_folder(root) as work:
+            left_out = shutil.ignore_patterns(source.states.name, COST)
+            shutil.copytree(source.root, work / "copied", ignore=left_out)
+            os.rename(work / "copied", root)
     except (OSError, shutil.Error) as error:
         raise LsfdError(f"{source.root} cannot be copied to {root}: {error}") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _check_options(run: PlannedRun, source: RunFolder) -> None:
     """Raise an error that names an option in which a run differs from the one planned."""
-    theirs, ours = (
-        dict(_decisive(data)) for data in (read_options(source.options)[0], run.loaded.raw)
-    )
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            raise LsfdError(
-                f"{source.options}: {name} is {theirs.get(name)}, and {ours.get(name)} in the run "
-                "that is to be merged; train both with the same options"
-            )
+    change = first_change(load_options(source.options).options, run.loaded.options)
+    if change is not None:
+        raise LsfdError(
+            f"{source.options}: {change.name} is {change.before}, and {change.now} in the run that "
+            "is to be merged; train both with the same options"
+        )
 
 
 def _check_images(run: PlannedRun, source: RunFolder, runs: Sequence[PlannedRun]) -> None:
@@ -109,18 +101,3 @@ def _images(folder: RunFolder) -> str | None:
     """Return name, number and fingerprint of the images that a run was trained on."""
     records = read_records(folder.records)
     return next((record["data"] for record in records if record["kind"] == "run"), None)
-
-
-def _decisive(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield all options that may decide a result as (name, value); of paths the last part."""
-    if name in _OWN:
-        return
-    if isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, list):
-        items = list(enumerate(value))
-    else:
-        yield name, Path(value).name if isinstance(value, str) and "/" in value else value
-        return
-    for key, item in items:
-        yield from _decisive(item, f"{name}.{key}" if name else str(key))

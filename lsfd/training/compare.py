@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lsfd import provenance
-from lsfd.atomic import write_text
+from lsfd.atomic import write_bytes, write_text
+from lsfd.errors import LsfdError
 from lsfd.reporting.comparison import MethodResult, comparison_table, save_gains
+from lsfd.terminal import say
 from lsfd.training.jobs import train_all
 from lsfd.training.planned import CACHE, PlannedRun, plan_runs
-from lsfd.training.records import Record, read_records
+from lsfd.training.records import Record, read_records, strict
 from lsfd.training.run import INTERRUPTED
 from lsfd.training.timing import StepCost, step_cost
 
@@ -99,7 +101,7 @@ class Comparison:
         for seed in dict.fromkeys(run.seed for run in runs):
             received = train_all([run for run in runs if run.seed == seed], jobs)
             if received:
-                print("stopped; all runs are saved: give the same command to go on")
+                say("stopped; all runs are saved: give the same command to go on")
                 return INTERRUPTED + received
             self.forget_teacher_results(seed)
         return 0
@@ -115,8 +117,8 @@ class Comparison:
     def show(self) -> None:
         """Write and print the comparison of the runs, which are finished."""
         output = self.output or self.folder
-        print(write_comparison(self.runs, output))
-        print(f"written to {output}")
+        say(write_comparison(self.runs, output))
+        say(f"written to {output}")
 
 
 def compare(comparison: Comparison, jobs: int = 1) -> int:
@@ -147,12 +149,11 @@ def write_comparison(runs: Sequence[PlannedRun], output: Path) -> str:
     baseline = BASELINE if BASELINE in methods else methods[0]
     table = comparison_table(results, baseline)
     write_text(output / "compare.md", table)
-    write_text(output / "compare.json", json.dumps(numbers(runs, results), indent=1) + "\n")
+    write_text(output / "compare.json", json.dumps(strict(numbers(runs, results)), indent=1) + "\n")
     save_gains(results, baseline, output / "compare.png", f"PSNR-Y, {budget}")
     for run in runs:
         target = output / "records" / f"{run.folder.root.name}.jsonl"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run.folder.records, target)
+        write_bytes(target, run.folder.records.read_bytes())
     return table
 
 
@@ -160,7 +161,8 @@ def result_of(method: str, runs: Sequence[PlannedRun]) -> MethodResult:
     """Return what a method's finished runs reached, and what a step of the first one costs."""
     scores: dict[str, dict[int, float]] = {}
     for run in runs:
-        for name, value in final_scores(read_records(run.folder.records)).items():
+        records = read_records(run.folder.records, complete=True)
+        for name, value in final_scores(records).items():
             scores.setdefault(name, {})[run.seed] = value
     cost = _cost_of(runs[0])
     return MethodResult(method, scores, cost.seconds, cost.memory)
@@ -171,14 +173,19 @@ def _cost_of(run: PlannedRun) -> StepCost:
     file = run.folder.root / COST
     if not file.exists():
         write_text(file, json.dumps(asdict(step_cost(run.option_file))) + "\n")
-    return StepCost(**json.loads(file.read_text(encoding="utf-8")))
+    try:
+        cost = json.loads(file.read_text(encoding="utf-8"))
+        return StepCost(float(cost["seconds"]), int(cost["memory"]))
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise LsfdError(f"{file} is damaged; delete it, and it is measured anew") from error
 
 
 def final_scores(records: Sequence[Record]) -> dict[str, float]:
-    """Return the last PSNR of each validation set."""
+    """Return the PSNR of each validation set at the run's end; none where it was not finite."""
     found: dict[str, float] = {}
+    last = max((record.get("iteration", 0) for record in records), default=0)
     for record in records:
-        if record["kind"] == "val" and "psnr" in record["scores"]:
+        if record["kind"] == "val" and record["iteration"] == last and "psnr" in record["scores"]:
             found[record["set"]] = record["scores"]["psnr"]
     return found
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lsfd import provenance
 from lsfd.allocation import keep_freed_memory
@@ -37,8 +36,12 @@ from lsfd.errors import LsfdError
 from lsfd.inference.device import autocast_dtype
 from lsfd.networks.slim_edsr import SlimEDSR
 from lsfd.networks.student_file import StudentCard, read_student, save_student
+from lsfd.terminal import say
 from lsfd.training.assembly import build_teachers
+from lsfd.training.bar import Bar
 from lsfd.training.distributed import Processes
+from lsfd.training.folder import RunFolder
+from lsfd.training.lock import held
 from lsfd.training.model import training_device
 from lsfd.training.planned import PlannedRun
 from lsfd.training.run import train
@@ -66,24 +69,26 @@ def compress(
         Exit status: 0, or 128 + the signal that stopped the training.
 
     Raises:
-        LsfdError: a mistake in options or budget, or a budget that cannot be kept.
+        LsfdError: a mistake in options or budget, a budget that cannot be kept, or another process
+            compresses to this one.
     """
     budget = parse_budget(budget_text)
     keep_freed_memory()
     work = Compression.of(load_options(option_file, overrides))
-    work.train_candidates(budget)
-    run, choice = work.plan(budget)
-    print(choice.to_markdown())
+    with held(work.folder(budget)):
+        work.train_candidates(budget)
+        run, choice = work.plan(budget)
+    say(choice.to_markdown())
     if not finetune:
-        print(f"assembled: {work.assembled(budget)}")
-        print(f"train it with: lsfd train -opt {run.option_file}")
+        say(f"assembled: {work.assembled(budget)}")
+        say(f"train it with: lsfd train -opt {run.option_file}")
         return 0
     if not run.is_finished():
         status = train(run.option_file, auto_resume=True)
         if status:
             return status
     cost = check_student(run.folder.student, choice)
-    print(f"{run.folder.student}: {budget.describe(cost)}, within {budget}")
+    say(f"{run.folder.student}: {budget.describe(cost)}, within {budget}")
     return 0
 
 
@@ -188,6 +193,10 @@ class Compression:
         name = f"{self._run_name(budget)}_assembled_{self._key(budget)[:8]}"
         return self.root / f"{name}.safetensors"
 
+    def folder(self, budget: Budget) -> RunFolder:
+        """Return the folder of the fine-tuning."""
+        return RunFolder(self.root / self._run_name(budget))
+
     def train_candidates(self, budget: Budget) -> None:
         """Train what is not on disk yet; a terminal shows how long it still takes.
 
@@ -205,7 +214,7 @@ class Compression:
         # Steps of large candidates take longer: the bar counts multiply-adds.
         step = sum(parts[index].multiply_adds(shape) for index, shape in left)
         total = self.recipe.iterations * step
-        with tqdm(total=total, desc="candidates", bar_format=_BAR, disable=None) as bar:
+        with Bar(total=total, desc="candidates", bar_format=_BAR, disable=None) as bar:
             trained = train_missing(
                 self.split, self.shapes, self.candidates, patches, held_out, self.recipe,
                 lambda part, shape: bar.update(part.multiply_adds(shape)),

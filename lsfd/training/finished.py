@@ -72,7 +72,7 @@ def _read(root: Path, name: str) -> FinishedRun:
         )
     loaded = load_options(folder.options)
     try:
-        records = read_records(folder.records)
+        records = read_records(folder.records, complete=True)
         losses, scores = losses_of(records), scores_of(records, "psnr")
         facts = _facts(loaded, records, _last(losses, scores))
     except (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lsfd.atomic import TEMPORARY
 from lsfd.config.load import LoadedOptions
+from lsfd.disk import DiskError
 from lsfd.errors import LsfdError
 
 
@@ -58,6 +59,11 @@ class RunFolder:
         return self.root / "options.yml"
 
     @property
+    def lock(self) -> Path:
+        """The file that the process which trains here holds locked; beside the folder."""
+        return self.root.with_name(f".{self.root.name}.in_use")
+
+    @property
     def student(self) -> Path:
         """The finished student, named after the run so that it can be passed on as it is."""
         return self.root / f"{self.root.name}.safetensors"
@@ -77,19 +83,31 @@ class RunFolder:
         """
         moved = None
         try:
+            for leftover in self.root.rglob(f".*{TEMPORARY}"):  # of a killed process
+                leftover.unlink(missing_ok=True)
             if self.root.exists() and not resuming:
                 moved = self._archive_name()
                 self.root.rename(moved)
             for folder in (self.models, self.states):
                 folder.mkdir(parents=True, exist_ok=True)
-            for leftover in self.root.rglob(f".*{TEMPORARY}"):  # of a killed process
-                leftover.unlink(missing_ok=True)
         except OSError as error:
             raise LsfdError(
                 f"the run's folder {self.root} cannot be made ({error.strerror}); change "
                 "path.experiments_root"
             ) from error
         return moved
+
+    def check(self) -> None:
+        """Raise an error if the folder has gone: nothing may be made in its place.
+
+        Raises:
+            LsfdError: its disk or network share is not there any more.
+        """
+        if not self.states.is_dir():
+            raise DiskError(
+                f"the run's folder {self.root} is not there any more; see to it that its disk or "
+                "network share is there, then go on with --auto_resume"
+            )
 
     def _archive_name(self) -> Path:
         """Return a name that is free: two runs may be archived in one second."""

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
+from lsfd.disk import disk_error
 from lsfd.errors import LsfdError
+from lsfd.training.bar import Bar
 from lsfd.training.planned import PlannedRun
 from lsfd.training.records import read_records
 
@@ -79,7 +79,7 @@ def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
     elsewhere: list[PlannedRun] = []
     total = sum(run.loaded.options.train.total_iter for run in runs)
     # A terminal shows the bar; a file or pipe gets a line for each finished run instead.
-    bar: tqdm[Any] = tqdm(total=total, unit="it", desc="compare", disable=None)
+    bar = Bar(total=total, unit="it", desc="compare", disable=None)
     with _StopOnSignal() as stop, bar:
         _show(bar, runs, running)
         while (waiting or running) and not stop.received:
@@ -121,27 +121,33 @@ def _start(run: PlannedRun, jobs: int) -> _Running | None:
     """Start a run; None: another process trains it, or has finished it meanwhile."""
     lock = FileLock(run.lock)
     try:
+        run.lock.parent.stat()  # Locking would make the folder where a disk that has gone was.
         lock.acquire(timeout=0)
     except Timeout:
         return None
+    except OSError as error:
+        raise disk_error(run.lock, error) from error
     if run.is_finished():
         lock.release()
         return None
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    command = [sys.executable, "-m", "lsfd", "train", "-opt", str(run.option_file), "--auto_resume"]
-    with run.output.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={"OMP_NUM_THREADS": threads, **os.environ},
-            start_new_session=True,  # Ctrl-C is for this process, which tells the runs.
-        )
+    command = [sys.executable, "-m", "lsfd", "train", "-opt", str(run.option_file)]
+    try:
+        with run.output.open("ab") as output:
+            process = subprocess.Popen(
+                [*command, "--auto_resume", "--end_with_input"],
+                stdin=subprocess.PIPE,  # Nothing is written to it; killed, this process closes it.
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={"OMP_NUM_THREADS": threads, **os.environ},
+                start_new_session=True,  # Ctrl-C is for this process, which tells the runs.
+            )
+    except OSError as error:
+        raise disk_error(run.output, error) from error
     return _Running(run, process, lock)
 
 
-def _show(bar: tqdm[Any], runs: Iterable[PlannedRun], running: Sequence[_Running]) -> None:
+def _show(bar: Bar, runs: Iterable[PlannedRun], running: Sequence[_Running]) -> None:
     bar.n = sum(_iteration(run) for run in runs)
     bar.set_postfix_str(", ".join(item.run.folder.root.name for item in running), refresh=True)
 
@@ -157,7 +163,10 @@ def _iteration(run: PlannedRun) -> int:
 
 def _failure(failed: Sequence[PlannedRun]) -> str:
     first = failed[0]
-    words = first.output.read_text(encoding="utf-8", errors="replace").split()
+    try:
+        words = first.output.read_text(encoding="utf-8", errors="replace").split()
+    except OSError as error:
+        words = [f"cannot be read: {error.strerror}"]
     names = ", ".join(run.folder.root.name for run in failed)
     return (
         f"{len(failed)} run(s) failed: {names}; the first one's last words: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -25,10 +26,23 @@ from lsfd.networks.quick import use_quick_modules
 from lsfd.networks.taps import TappedNetwork
 from lsfd.training.assembly import Parts, Window, assemble
 from lsfd.training.distributed import Processes
+from lsfd.training.finite import (
+    KeptBuffers,
+    all_finite,
+    faulty,
+    faulty_gradients,
+    faulty_terms,
+    gradient_norm,
+)
 from lsfd.training.phases import MethodTurn, Phase, phase_at, plan
 from lsfd.training.schedule import learning_rate, rate_factor
 from lsfd.training.step import DistillationStep
-from lsfd.training.teacher_cache import Result, teacher_caches
+from lsfd.training.teacher_cache import Result, teacher_caches, weights_digest
+
+LOGGER = logging.getLogger("lsfd")
+
+SMALLEST_SCALE = 1.0
+"""Of fp16's loss: below it an overflow is no matter of the scale any more."""
 
 Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
@@ -70,6 +84,7 @@ class LSFDModel(BaseModel):
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
 
         parts = assemble(opt)
+        self.teacher_digests = [weights_digest(teacher) for teacher in parts.teachers]
         self.caches = teacher_caches(
             self.options, parts, self.device, self.dtype, self.processes.world_size
         )
@@ -114,6 +129,7 @@ class LSFDModel(BaseModel):
         self.rate_factor = rate_factor(self.options.train, self.processes.world_size)
         self.skipped = 0
         self._skipped_in_a_row = 0
+        self._kept = KeptBuffers(self.step)
         self._loss_sums: dict[str, Tensor] = {}
         self._loss_count = 0
 
@@ -162,7 +178,18 @@ class LSFDModel(BaseModel):
         return turns
 
     def feed_data(self, data: Mapping[str, Tensor]) -> None:
-        """Take a batch: ``lq`` B x 3 x h x w, ``gt`` B x 3 x sh x sw; uint8, or float in 0..1."""
+        """Take a batch: ``lq`` B x 3 x h x w, ``gt`` B x 3 x sh x sw; uint8, or float in 0..1.
+
+        Raises:
+            LsfdError: the shapes do not fit each other at this scale.
+        """
+        shapes = [tuple(data[name].shape) for name in ("lq", "gt")]
+        (*count, height, width), scale = shapes[0], self.options.scale
+        if shapes[1] != (*count, scale * height, scale * width) or len(count) != 2:
+            raise LsfdError(
+                f"a batch of lq {shapes[0]} and gt {shapes[1]} cannot be trained on: at scale "
+                f"{scale} they are B x 3 x h x w and B x 3 x {scale}h x {scale}w"
+            )
         self.lq, self.gt = (self._to_device(data[name]) for name in ("lq", "gt"))
 
     def _to_device(self, images: Tensor) -> Tensor:
@@ -173,36 +200,39 @@ class LSFDModel(BaseModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """Take one optimiser step on the batch that was fed, then the methods' turns.
 
-        A step whose loss or gradient is not finite is skipped and counted.
+        A step, or a turn, whose loss or gradient is not finite is skipped, counted and named in
+        the log; it leaves no trace in weights, averages, optimisers and running statistics.
 
         Args:
             current_iter: counted from 1; sets the learning rate.
 
         Raises:
-            LsfdError: ``train.max_skipped`` steps in a row were skipped.
+            LsfdError: in ``train.max_skipped`` iterations in a row something was skipped, or a
+                teacher's results are not finite, which skipping does not help.
         """
         phase = phase_at(self.phases, current_iter)
         if current_iter == phase.first:
             self._begin_phase()
         rate = learning_rate(self.options.train, phase, current_iter) * self.rate_factor
         if phase.stage is not None and not phase.stage.learns:
-            self._look(phase, current_iter)
+            self._count_skipped(current_iter, self._look(phase, current_iter))
             return
-        terms = self._take_step(self.optimizer_g, rate, phase, current_iter, None)
-        if not terms:
-            self._count_skipped(current_iter)
-            self.scaler.update()
-            return
-        self._skipped_in_a_row = 0
-        active = self.step.active(phase, current_iter) if phase.stage is None else {}
-        for turn, optimizer in self.turns:
-            if turn.method in active:
-                share = rate / self.options.train.optim_g.lr
-                terms |= self._take_step(optimizer, turn.turn.lr * share, phase, current_iter, turn)
-        self._collect(terms)
-        for network, average in zip((self.net_g, *self.peers), self._averages, strict=True):
-            average.update_parameters(network)
-        self.scaler.update()
+        terms, problem = self._take_step(self.optimizer_g, rate, phase, current_iter, None)
+        problems = [problem]
+        if terms:
+            active = self.step.active(phase, current_iter) if phase.stage is None else {}
+            for turn, optimizer in self.turns:
+                if turn.method in active:
+                    share = rate / self.options.train.optim_g.lr
+                    its_terms, problem = self._take_step(
+                        optimizer, turn.turn.lr * share, phase, current_iter, turn
+                    )
+                    terms |= its_terms
+                    problems.append(problem)
+            self._collect(terms)
+            for network, average in zip((self.net_g, *self.peers), self._averages, strict=True):
+                average.update_parameters(network)
+        self._count_skipped(current_iter, "; ".join(filter(None, problems)))
 
     def _take_step(
         self,
@@ -211,27 +241,63 @@ class LSFDModel(BaseModel):
         phase: Phase,
         current_iter: int,
         turn: MethodTurn | None,
-    ) -> dict[str, Tensor]:
-        """Move the optimiser's parameters and return the loss terms.
+    ) -> tuple[dict[str, Tensor], str]:
+        """Move the optimiser's parameters.
 
-        If loss or gradient is not finite, nothing is moved and nothing returned.
+        Returns:
+            The loss terms and "". If loss or gradient is not finite, nothing is moved: no terms,
+            and what was wrong; "" where fp16 overflows now and then, as it may.
         """
         for group in optimizer.param_groups:
             group["lr"] = rate
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.step.zero_grad(set_to_none=True)
+        self._kept.keep()
         terms = self._accumulate_gradients(phase, current_iter, turn)
+        norm = gradient_norm(parameters)
+        terms_finite, norm_finite = self._agreed(
+            all_finite([torch.stack(list(terms.values()))]), norm.isfinite()
+        )
+        if not (terms_finite and norm_finite):
+            self._kept.put_back()
+            overflows = terms_finite and self.scaler.is_enabled()
+            if overflows:
+                self.scaler.unscale_(optimizer)  # It notices, and
+                self.scaler.update()  # lowers the scale.
+                if self.scaler.get_scale() >= SMALLEST_SCALE:
+                    return {}, ""
+            return {}, self._explained(phase, current_iter, terms)
         self.scaler.unscale_(optimizer)
-        if not self._is_finite(terms, self._clip_gradients(optimizer)):
-            return {}
+        if self.options.train.clip_grad_norm:
+            nn.utils.clip_grad_norm_(parameters, self.options.train.clip_grad_norm)
         self.scaler.step(optimizer)
-        return terms
+        self.scaler.update()
+        return terms, ""
 
-    def _look(self, phase: Phase, current_iter: int) -> None:
-        """Show the batch to a method whose stage minimises nothing."""
+    def _agreed(self, *flags: Tensor) -> list[bool]:
+        """Return the flags, each true if it is so in all processes; waits for the device once."""
+        both = torch.stack([flag.to(self.device) for flag in flags])
+        if self.processes.distributed:
+            numbers = both.float()
+            distributed.all_reduce(numbers, distributed.ReduceOp.MIN)
+            both = numbers > 0
+        values: list[bool] = both.tolist()
+        return values
+
+    def _look(self, phase: Phase, current_iter: int) -> str:
+        """Show the batch to a method whose stage minimises nothing; return what was wrong."""
+        self._kept.keep()
+        seen = [self.lq, self.gt]
         with torch.no_grad():
             for index, (lq, gt) in enumerate(self._chunks()):
+                taught = self._lesson(lq, phase, current_iter, index)
+                seen += [output for output, _ in taught]
                 # Not through the wrapper, which waits for gradients.
-                self._losses(self.step, lq, gt, phase, current_iter, index, None)
+                self._losses(self.step, lq, gt, phase, current_iter, taught, None)
+        if all(self._agreed(all_finite(seen), self._kept.finite())):
+            return ""
+        self._kept.put_back()
+        return self._explained(phase, current_iter, {})
 
     def _chunks(self) -> list[tuple[Tensor, Tensor]]:
         """Return lq and gt of the batch in ``train.accumulate`` parts."""
@@ -254,7 +320,8 @@ class LSFDModel(BaseModel):
             waits = self.processes.distributed and index + 1 < len(chunks)
             with self.wrapped_step.no_sync() if waits else nullcontext():  # type: ignore[operator]
                 share = len(lq) / len(self.lq)
-                losses = self._losses(self.wrapped_step, lq, gt, phase, current_iter, index, turn)
+                taught = self._lesson(lq, phase, current_iter, index)
+                losses = self._losses(self.wrapped_step, lq, gt, phase, current_iter, taught, turn)
                 terms = {name: value * share for name, value in losses.items()}
                 self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
             for name, value in terms.items():
@@ -268,18 +335,33 @@ class LSFDModel(BaseModel):
         gt: Tensor,
         phase: Phase,
         current_iter: int,
-        part: int,
+        taught: list[Result],
         turn: MethodTurn | None,
     ) -> dict[str, Tensor]:
-        """Return the loss terms of one part of the batch; ``part`` counts from 0."""
-        active = self.step.active(phase, current_iter).values()
-        teachers = self.teachers if any(method.needs_teacher for method in active) else []
+        """Return the loss terms of a part of the batch, on which the teachers gave ``taught``."""
+        outputs = [output.float() for output, _ in taught]
+        features = [features for _, features in taught]
+        teachers = self.teachers if taught else []
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            with torch.no_grad():
-                taught = self._taught(lq, current_iter, part) if teachers else []
-            outputs = [output.float() for output, _ in taught]
-            features = [features for _, features in taught]
             return step(lq, gt, outputs, features, teachers, phase, current_iter, turn)
+
+    def _lesson(self, lq: Tensor, phase: Phase, current_iter: int, part: int) -> list[Result]:
+        """Return every teacher's output and features; of none, if no method asks for any.
+
+        Args:
+            lq: a part of the batch.
+            phase: of this iteration.
+            current_iter: counted from 1.
+            part: which part, counted from 0.
+        """
+        active = self.step.active(phase, current_iter).values()
+        if not any(method.needs_teacher for method in active):
+            return []
+        with (
+            torch.no_grad(),
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
+        ):
+            return self._taught(lq, current_iter, part)
 
     def _taught(self, lq: Tensor, current_iter: int, part: int) -> list[Result]:
         """Return every teacher's output and features, kept ones where there are such."""
@@ -291,32 +373,64 @@ class LSFDModel(BaseModel):
         both = zip(self.caches, self.teachers, strict=True)
         return [cache(lq, number, teacher) for cache, teacher in both]
 
-    def _clip_gradients(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        limit = self.options.train.clip_grad_norm or float("inf")
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        return nn.utils.clip_grad_norm_(parameters, limit)
+    def _explained(self, phase: Phase, current_iter: int, terms: Mapping[str, Tensor]) -> str:
+        """Return what is not finite in a step that is not taken, in whatever process.
 
-    def _is_finite(self, terms: Mapping[str, Tensor], norm: Tensor) -> bool:
-        finite = torch.isfinite(torch.stack(list(terms.values()))).all()
-        # fp16 overflows now and then; its scaler skips such steps by itself and lowers the scale.
-        if not self.scaler.is_enabled():
-            finite = finite & torch.isfinite(norm)
-        if self.processes.distributed:
-            flag = finite.float()
-            distributed.all_reduce(flag, distributed.ReduceOp.MIN)
-            finite = flag > 0
-        return bool(finite)
+        Raises:
+            LsfdError: it is a teacher's results.
+        """
+        told = self.processes.gather(lambda: self._own_fault(phase, current_iter, terms))
+        if len(told) == 1:
+            return told[0]
+        return ", ".join(f"process {rank}: {text}" for rank, text in enumerate(told) if text)
 
-    def _count_skipped(self, current_iter: int) -> None:
+    def _own_fault(self, phase: Phase, current_iter: int, terms: Mapping[str, Tensor]) -> str:
+        """Return what is not finite in this process, from input to gradient; "": nothing."""
+        images = faulty({"lq": self.lq, "gt": self.gt})
+        if images:
+            return f"the batch's {' and '.join(images)} held NaN or infinity"
+        self._check_teachers(phase, current_iter)
+        if not terms:
+            return f"what {phase.method} looks at was not finite"
+        if wrong := faulty_terms(terms):
+            return wrong
+        wrong = faulty_gradients(self.step)
+        if self.scaler.is_enabled():
+            wrong += f" (fp16's scale is {self.scaler.get_scale():g})"
+        return wrong
+
+    def _check_teachers(self, phase: Phase, current_iter: int) -> None:
+        """Raise an error that names a teacher whose results on this batch are not finite."""
+        for part, (lq, _) in enumerate(self._chunks()):
+            taught = self._lesson(lq, phase, current_iter, part)
+            for number, (output, features) in enumerate(taught):
+                named = {f"the feature at '{tap}'": value for tap, value in features.items()}
+                wrong = faulty({**named, "the output": output})
+                if wrong:
+                    file = self.options.path.pretrain_network_t[number]
+                    raise LsfdError(
+                        f"iteration {current_iter}: {wrong[0]} of the teacher {file} holds NaN or "
+                        "infinity for a finite input: its weights are damaged, or its values do "
+                        "not fit the number format; give another path.pretrain_network_t, or use "
+                        "train.precision: fp32"
+                    )
+
+    def _count_skipped(self, current_iter: int, problem: str) -> None:
+        """Count and tell what was skipped in an iteration; "": nothing was."""
+        if not problem:
+            self._skipped_in_a_row = 0
+            return
         self.skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= self.options.train.max_skipped:
             raise LsfdError(
                 f"iteration {current_iter}: the loss or its gradient was not finite for "
-                f"{self._skipped_in_a_row} steps in a row (train.max_skipped); lower "
-                "train.optim_g.lr, set train.clip_grad_norm, or use train.precision: fp32, and "
-                "resume from the last checkpoint"
+                f"{self._skipped_in_a_row} steps in a row (train.max_skipped), in the last one "
+                f"{problem}; lower train.optim_g.lr, set train.clip_grad_norm, or use "
+                "train.precision: fp32, and go on from the last checkpoint with path.resume_state"
             )
+        if self.processes.is_first:
+            LOGGER.warning("iteration %d: skipped, %s", current_iter, problem)
 
     def _collect(self, terms: Mapping[str, Tensor]) -> None:
         """Add to the running sums without waiting for the device."""
@@ -336,13 +450,14 @@ class LSFDModel(BaseModel):
         self._loss_sums, self._loss_count = {}, 0
         return log
 
-    def share_losses(self) -> None:
-        """Give every process the mean of all running sums, so that one can save them."""
-        if self.processes.distributed and self._loss_sums:
-            sums = torch.stack(list(self._loss_sums.values()))
-            distributed.all_reduce(sums)
-            means = (sums / self.processes.world_size).unbind()
-            self._loss_sums = dict(zip(self._loss_sums, means, strict=True))
+    def log_state(self) -> list[Any]:
+        """Return this process's running sums of the losses, and of how many steps they are."""
+        return [{name: value.cpu() for name, value in self._loss_sums.items()}, self._loss_count]
+
+    def load_log_state(self, state: Sequence[Any]) -> None:
+        """Put back what :meth:`log_state` returned."""
+        sums, self._loss_count = state
+        self._loss_sums = {name: value.to(self.device) for name, value in sums.items()}
 
     def get_current_learning_rate(self) -> list[float]:
         """Return the learning rate of the last step."""
@@ -368,7 +483,7 @@ class LSFDModel(BaseModel):
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "skipped": [self.skipped, self._skipped_in_a_row],
-            "log": [self._loss_sums, self._loss_count],
+            "log": self.log_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
@@ -388,9 +503,8 @@ class LSFDModel(BaseModel):
                 optimizer.load_state_dict(its)
             self.scaler.load_state_dict(state["scaler"])
             self.skipped, self._skipped_in_a_row = state["skipped"]
-            sums, self._loss_count = state["log"]
-            self._loss_sums = {name: value.to(self.device) for name, value in sums.items()}
-        except (KeyError, RuntimeError, ValueError) as error:
+            self.load_log_state(state["log"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise LsfdError(
                 f"{source}: does not fit this option file's student and distillers "
                 f"({' '.join(str(error).split())[:200]}); resume with the option file that the run "

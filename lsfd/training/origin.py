@@ -25,12 +25,14 @@ class Origin:
         store: the training images.
         precision: number format of the forward pass, such as ``bfloat16``.
         processes: how many train together.
+        teachers: a digest of each teacher's weights.
     """
 
     loaded: LoadedOptions
     store: Store
     precision: str
     processes: int
+    teachers: tuple[str, ...] = ()
 
     @property
     def data(self) -> str:
@@ -61,7 +63,10 @@ class Origin:
             "resumed": resumed,
             "name": self.loaded.options.name,
             "seed": self.loaded.options.manual_seed,
+            "total_iter": self.loaded.options.train.total_iter,
             "data": self.data,
+            "fingerprint": self.store.fingerprint,
+            "teachers": list(self.teachers),
             "commit": provenance.commit(),
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),

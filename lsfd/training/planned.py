@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lsfd.atomic import write_text
+from lsfd.config.changes import first_change
 from lsfd.config.inheritance import merged, read_options
 from lsfd.config.load import LoadedOptions, load_options, options_from_dict
 from lsfd.distillers import DISTILLERS
 from lsfd.errors import LsfdError, nearest
 from lsfd.training.folder import RunFolder
+from lsfd.training.resume import other_options
 
 CACHE = "teacher_cache"
 TEACHERS = "pretrain_network_t"
@@ -66,15 +68,12 @@ class PlannedRun:
         Raises:
             LsfdError: one has; its results would be mixed with those of these options.
         """
-        text = self.loaded.to_yaml()
         if self.option_file.exists() and self.folder.root.exists():
-            if self.option_file.read_text(encoding="utf-8") != text:
-                raise LsfdError(
-                    f"{self.folder.root} was begun with other options ({self.option_file}); choose "
-                    "another name in the option file, or remove that folder"
-                )
-            return
-        write_text(self.option_file, text)
+            change = first_change(load_options(self.option_file).options, self.loaded.options)
+            if change is not None:
+                advice = "choose another name in the option file, or remove that folder"
+                raise other_options(self.folder, change, self.option_file, advice)
+        write_text(self.option_file, self.loaded.to_yaml())
 
 
 def plan_runs(

@@ -18,6 +18,7 @@ from lsfd.evaluation.sets import BenchmarkSet, find_set
 from lsfd.inference.device import pick_device
 from lsfd.reporting.html_report import check_name, write_report
 from lsfd.reporting.report_contents import Curves, Model, Picture, Report
+from lsfd.terminal import visible
 from lsfd.training.finished import FinishedRun, read_runs
 from lsfd.training.report_attention import add_attention
 from lsfd.training.report_models import ROUNDS, Contestant, contestants, measured
@@ -141,7 +142,7 @@ def _scores(
     """Score a contestant on every set; the excerpts get their part of its results."""
     wanted = {(excerpt.source, excerpt.name): excerpt for excerpt in excerpts}
     scores = []
-    for each in tqdm(sets, contestant.name, disable=None):
+    for each in tqdm(sets, visible(contestant.name), disable=None):
 
         def keep(name: str, result: NDArray[np.uint8], source: str = each.name) -> None:
             if (source, name) in wanted:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lsfd.disk import disk_error
 from lsfd.reporting.curves import save_run_curves
+from lsfd.terminal import visible
+from lsfd.training.bar import Bar
 from lsfd.training.folder import RunFolder
-from lsfd.training.records import append_record, read_records
+from lsfd.training.records import RESUME, append_record, read_records
 
 LOGGER = logging.getLogger("lsfd")
 
@@ -33,15 +37,25 @@ class Reporter:
         self._total = total
         self._done = done
         self._since = time.perf_counter()
-        self._board = (
-            SummaryWriter(str(folder.tensorboard), purge_step=done + 1) if use_tensorboard else None
-        )
+        self._board: SummaryWriter | None = None
+        self._use_tensorboard = use_tensorboard
+        self._lost: OSError | None = None
+        self._excepthook = threading.excepthook
         # A terminal shows the bar; a file or pipe gets a line every print_freq instead.
-        self._bar = tqdm(total=total, initial=done, desc=name, disable=None, unit="it")
+        self._bar = Bar(total=total, initial=done, desc=name, disable=None, unit="it")
         self._redirect = logging_redirect_tqdm([LOGGER])
 
     def __enter__(self) -> Reporter:
         self._redirect.__enter__()
+        threading.excepthook = self._on_thread_error
+        try:
+            if self._use_tensorboard:
+                with self._naming_board():
+                    folder, first = str(self._folder.tensorboard), self._done + 1
+                    self._board = SummaryWriter(folder, purge_step=first)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(
@@ -52,8 +66,31 @@ class Reporter:
     ) -> None:
         self._redirect.__exit__(kind, error, traceback)
         self._bar.close()
-        if self._board is not None:
-            self._board.close()
+        # What stopped the run says more than that the board cannot be written, either.
+        with self._naming_board() if error is None else suppress(OSError):
+            try:
+                if self._board is not None:
+                    self._board.close()
+            finally:
+                threading.excepthook = self._excepthook
+
+    def _on_thread_error(self, details: threading.ExceptHookArgs) -> None:
+        """Keep the error of TensorBoard's thread, instead of printing a traceback."""
+        ours = type(details.thread).__module__.startswith("tensorboard.")
+        if ours and isinstance(details.exc_value, OSError):
+            self._lost = details.exc_value
+        else:
+            self._excepthook(details)
+
+    @contextmanager
+    def _naming_board(self) -> Iterator[None]:
+        """Context in which TensorBoard's errors, and those of its thread, get a sentence."""
+        try:
+            yield
+            if self._lost is not None:
+                raise self._lost
+        except OSError as error:
+            raise disk_error(self._folder.tensorboard, error, RESUME) from error
 
     def step(self) -> None:
         """Count one iteration."""
@@ -106,12 +143,40 @@ class Reporter:
         save_run_curves(read_records(self._folder.records), self._folder.curves, self._name)
 
     def _scalar(self, tag: str, value: float, iteration: int) -> None:
-        if self._board is not None:
+        if self._board is None:
+            return
+        with self._naming_board():
             self._board.add_scalar(tag, value, iteration)
 
 
+class _Visible(logging.Formatter):
+    """Writes control characters so that no terminal obeys them, nor one that shows the file."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text."""
+        return visible(super().format(record))
+
+
+class _LogFile(logging.FileHandler):
+    """A log whose failure is an error, where logging's own go on and print a traceback a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            return super().handleError(record)
+        # What it could not write would be tried again, and complained of, when Python ends.
+        LOGGER.removeHandler(self)
+        with suppress(OSError):
+            self.close()
+        raise disk_error(self.baseFilename, error, RESUME) from error
+
+
 def log_to(file: Path | None) -> None:
-    """Send log lines to the terminal, and everything to ``file`` as well."""
+    """Send log lines to the terminal, and everything to ``file`` as well.
+
+    Raises:
+        LsfdError: the file cannot be written, now or at a later line.
+    """
     LOGGER.setLevel(logging.DEBUG)
     LOGGER.propagate = False
     for handler in list(LOGGER.handlers):
@@ -119,9 +184,12 @@ def log_to(file: Path | None) -> None:
         handler.close()
     console = logging.StreamHandler(sys.stdout)
     console.setLevel(logging.INFO)
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console.setFormatter(_Visible("%(message)s"))
     LOGGER.addHandler(console)
     if file is not None:
-        writer = logging.FileHandler(file, encoding="utf-8")
-        writer.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+        try:
+            writer = _LogFile(file, encoding="utf-8")
+        except OSError as error:
+            raise disk_error(file, error, RESUME) from error
+        writer.setFormatter(_Visible("%(asctime)s %(levelname)s: %(message)s"))
         LOGGER.addHandler(writer)

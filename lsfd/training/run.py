@@ -18,6 +18,7 @@ from basicsr.utils.registry import MODEL_REGISTRY
 
 from lsfd.allocation import keep_freed_memory
 from lsfd.atomic import write_text
+from lsfd.config.changes import Change
 from lsfd.config.load import LoadedOptions, load_options
 from lsfd.data.patches import PatchDataset
 from lsfd.evaluation.sets import BenchmarkSet
@@ -37,14 +38,16 @@ from lsfd.training.checkpoint import (
 from lsfd.training.distributed import Launcher, Processes
 from lsfd.training.folder import RunFolder
 from lsfd.training.generations import generations
+from lsfd.training.lock import held
 from lsfd.training.maps import save_maps
 from lsfd.training.model import LSFDModel
 from lsfd.training.origin import Origin
 from lsfd.training.records import append_record, forget_after, read_records
 from lsfd.training.reporter import LOGGER, Reporter, log_to
-from lsfd.training.samples import training_loader, training_store
+from lsfd.training.resume import check_options, check_origin
+from lsfd.training.samples import naming_dead_workers, training_loader, training_store
 from lsfd.training.signals import StopSignals
-from lsfd.training.validation import Best, Scores, better, validate, validation_sets
+from lsfd.training.validation import Best, Scores, better, judge, validate, validation_sets
 
 DEBUG_OVERRIDES = ("logger.print_freq=1", "logger.save_checkpoint_freq=8", "val.val_freq=8")
 INTERRUPTED = 128
@@ -89,7 +92,8 @@ def train(
     section = loaded.options.dist_params
     processes = distributed.start(launcher, use_cuda, section.backend, section.port)
     try:
-        return train_generations(option_file, overrides, processes, auto_resume=auto_resume)
+        with naming_dead_workers():
+            return train_generations(option_file, overrides, processes, auto_resume=auto_resume)
     finally:
         distributed.stop()
 
@@ -98,21 +102,35 @@ def train_generations(
     option_file: Path, overrides: Sequence[str], processes: Processes, *, auto_resume: bool
 ) -> int:
     """Train the student of an option file, or several in a row; return the exit status."""
-    for number, loaded in enumerate(generations(option_file, overrides), start=1):
-        # A later student needs its teacher as it is; the last one is trained, or gone on with.
-        is_last = number == loaded.options.train.generations
-        if not is_last and processes.from_first(partial(_is_done, loaded, auto_resume)):
-            continue
-        status = Run(loaded, processes).go(auto_resume=auto_resume)
-        if status:
-            return status
+    row = list(generations(option_file, overrides))
+    with ExitStack() as locks:
+
+        def lock() -> None:
+            for loaded in row:
+                locks.enter_context(held(RunFolder.of(loaded)))
+
+        processes.from_first(lock)
+        for number, loaded in enumerate(row, start=1):
+            # A later student needs its teacher as it is; the last one is trained, or gone on with.
+            if number < len(row) and processes.from_first(partial(_is_done, loaded, auto_resume)):
+                continue
+            status = Run(loaded, processes).go(auto_resume=auto_resume)
+            if status:
+                return status
     return 0
 
 
 def _is_done(loaded: LoadedOptions, auto_resume: bool) -> bool:
-    """Return whether the run has its student already, and would be gone on with."""
+    """Return whether the run has its student already, and would be gone on with.
+
+    Raises:
+        LsfdError: it has, of other options.
+    """
     folder = RunFolder.of(loaded)
-    return folder.student.exists() and _goes_on(folder, auto_resume)
+    if not (folder.student.exists() and _goes_on(folder, auto_resume)):
+        return False
+    check_options(folder, loaded, is_finished=True)
+    return True
 
 
 def _goes_on(folder: RunFolder, auto_resume: bool) -> bool:
@@ -147,8 +165,10 @@ class Run:
             options.manual_seed,
         )
         precision = str(self.model.dtype or torch.float32).removeprefix("torch.")
-        self.origin = Origin(loaded, store, precision, processes.world_size)
+        teachers = tuple(self.model.teacher_digests)
+        self.origin = Origin(loaded, store, precision, processes.world_size, teachers)
         self.iteration = 0
+        self._change: Change | None = None
         self.best: Best | None = None
         self.scores: Scores = {}
 
@@ -203,6 +223,7 @@ class Run:
         """Score the student, each process on its share of the images; the first one tells."""
         if not self.sets:
             return
+        self.processes.from_first(self.folder.check)  # Nothing may be written where it was.
         pictures = self._pictures if self.options.val.save_img else None
         self.scores = validate(
             self.model.net_g_ema, self.sets, self.loaded, pictures, self.processes
@@ -231,24 +252,32 @@ class Run:
 
     def _save(self, reporter: Reporter | None) -> None:
         """Save all that a resume needs."""
-        random_states = self.processes.gather(random_state)
-        self.model.share_losses()
-        self.processes.from_first(lambda: self._write(random_states, reporter))
+        own = self.processes.gather(lambda: (random_state(), self.model.log_state()))
+        self.processes.from_first(lambda: self._write(own, reporter))
 
-    def _write(self, random_states: list[dict[str, Any]], reporter: Reporter | None) -> None:
+    def _write(
+        self, own: list[tuple[dict[str, Any], list[Any]]], reporter: Reporter | None
+    ) -> None:
         """Write the student as it is now, the curves, and the checkpoint.
 
         The checkpoint comes last, so that a resume repeats whatever a kill left undone.
+
+        Args:
+            own: what each process has of its own: random state, and losses that are not told yet.
+            reporter: of the first process, which this is.
         """
         assert reporter is not None  # This is the first process.
+        self.folder.check()
         path = self.folder.models / "net_g_latest.safetensors"
         save_student(path, self.model.net_g_ema, self.origin.card(self.iteration, self.scores))
         reporter.curves()
         state: dict[str, Any] = {
             "iteration": self.iteration,
             "model": self.model.state_dict(),
-            "random": random_states,
+            "random": [random for random, _ in own],
+            "logs": [log for _, log in own],
             "best": None if self.best is None else [self.best.value, self.best.iteration],
+            "judge": judge(self.loaded),
             "scores": self.scores,
         }
         save_checkpoint(self.folder.states / f"{self.iteration}{SUFFIX}", state)
@@ -257,6 +286,7 @@ class Run:
 
     def _save_students(self) -> None:
         """Write the finished student, and its peers."""
+        self.folder.check()
         card = self.origin.card(self.iteration, self.scores)
         save_student(self.folder.student, self.model.net_g_ema, card)
         for index, peer in enumerate(self.model.peers_ema):
@@ -267,6 +297,8 @@ class Run:
     def _state_to_resume(self, auto_resume: bool) -> tuple[dict[str, Any] | None, Path | None]:
         """Return the checkpoint to go on from, and its path: the newest, or the one named."""
         if _goes_on(self.folder, auto_resume) and checkpoints(self.folder.states):
+            self._change = check_options(self.folder, self.loaded)
+            check_origin(self.folder, self.origin)
             return newest_readable(self.folder.states)
         named = self.options.path.resume_state
         return (load_checkpoint(Path(named)), Path(named)) if named else (None, None)
@@ -274,10 +306,20 @@ class Run:
     def _restore(self, state: dict[str, Any], source: Path) -> None:
         self.model.load_state_dict(state["model"], source)
         self.iteration = state["iteration"]
+        if self.iteration > self.options.train.total_iter:
+            raise self.loaded.error(
+                "train.total_iter",
+                f"{source} has {self.iteration} iterations behind it already; raise this, or go on "
+                "from an earlier checkpoint with path.resume_state",
+            )
         self.scores = state["scores"]
-        self.best = Best(*state["best"]) if state["best"] else None
+        same = state.get("judge", judge(self.loaded)) == judge(self.loaded)
+        self.best = Best(*state["best"]) if state["best"] and same else None
         if len(state["random"]) == self.processes.world_size:
             restore_random_state(state["random"][self.processes.rank])
+            # Of an older version: those of the model, which are the means over all processes.
+            if "logs" in state:
+                self.model.load_log_state(state["logs"][self.processes.rank])
 
     def _open_folder(self, source: Path | None) -> None:
         """Make or clean the run's folder; ``source`` is the checkpoint that it goes on from."""
@@ -302,6 +344,8 @@ class Run:
         )  # fmt: skip
         if source is not None:
             LOGGER.info("going on from iteration %d (%s)", self.iteration, source)
+        if self._change is not None:
+            LOGGER.info("%s", self._change)
 
     def _batch_and_rate(self) -> tuple[str, str]:
         """Return the global batch and the learning rate, with what they are made of."""

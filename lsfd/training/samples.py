@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -100,6 +104,31 @@ def training_loader(
         # put back.
         generator=torch.Generator(),
     )
+
+
+@contextmanager
+def naming_dead_workers() -> Iterator[None]:
+    """Context around all of a training in which the death of a loader's process gets a sentence.
+
+    A process that reads a mapped file whose disk has gone, for one, is killed by the system.
+    """
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    except (RuntimeError, LsfdError, ConnectionError, EOFError) as error:
+        # A broken connection, or what torch raises wherever the main process is when it hears of
+        # the death, perhaps while that error passes, or where it is given other words.
+        broken = isinstance(error, (ConnectionError, EOFError))
+        if not broken and "DataLoader worker (pid" not in str(error):
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)  # It has been heard of.
+        how = "a bus error" if "Bus error" in str(error) else "a signal"
+        raise LsfdError(
+            f"a process that loads training samples was ended by {how}: see that the disk of "
+            "datasets.train.cache_dir is there and that memory suffices for "
+            "datasets.train.num_worker_per_gpu processes, then go on with --auto_resume"
+        ) from error
 
 
 def _begin_worker(_number: int) -> None:

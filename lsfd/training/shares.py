@@ -14,6 +14,7 @@ from pathlib import Path
 from lsfd.atomic import write_text
 from lsfd.errors import LsfdError
 from lsfd.shard import Shard
+from lsfd.terminal import say
 from lsfd.training.collected import collect
 from lsfd.training.compare import Comparison
 from lsfd.training.planned import PlannedRun
@@ -41,9 +42,9 @@ def train_share(comparison: Comparison, shard: Shard, jobs: int = 1) -> int:
     if status == 0:
         total = len(comparison.runs)
         finished = total - len(comparison.unfinished)
-        print(f"shard {shard} is trained; {finished} of {total} runs are finished")
+        say(f"shard {shard} is trained; {finished} of {total} runs are finished")
         until = "" if finished == total else "when all are, "
-        print(f"{until}make the table with: {comparison.command('--merge')}")
+        say(f"{until}make the table with: {comparison.command('--merge')}")
     return status
 
 

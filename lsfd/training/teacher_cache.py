@@ -92,16 +92,21 @@ def describe_teacher(teacher: nn.Module) -> dict[str, str]:
     Its output for a trial image stands for all that is in no weight, such as the scale of residual
     branches, or the code of somebody's own network.
     """
-    weights = hashlib.sha256()
-    for name, value in teacher.state_dict().items():
-        weights.update(_seal(name, Layout.of(value).to_json(), _memory(value)))
     with evaluating(teacher):
         output = teacher(trial_input(teacher))
     return {
         "network": type(teacher).__name__,
-        "weights": weights.hexdigest(),
+        "weights": weights_digest(teacher),
         "trial": _seal(_memory(output)).hex(),
     }
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Return a digest of all weights and buffers of a network, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(_seal(name, Layout.of(value).to_json(), _memory(value)))
+    return digest.hexdigest()
 
 
 def describe_samples(options: Options) -> dict[str, Any]:
@@ -237,9 +242,21 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Layout:
-        """Return the layout that :meth:`to_json` wrote."""
+        """Return the layout that :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
         values = json.loads(text)
-        return cls(tuple(values["shape"]), tuple(values["stride"]), values["dtype"])
+        layout = cls(tuple(values["shape"]), tuple(values["stride"]), values["dtype"])
+        numbers = (*layout.shape, *layout.stride)
+        if len(layout.shape) != len(layout.stride) or not all(
+            type(number) is int and number >= 0 for number in numbers
+        ):
+            raise ValueError("no layout of a tensor")
+        if not isinstance(getattr(torch, layout.dtype, None), torch.dtype):
+            raise ValueError(f"there is no number format {layout.dtype}")
+        return layout
 
     def to_json(self) -> str:
         """Return the layout as a text."""
@@ -290,8 +307,11 @@ class Records:
             layout = _read_layout(file)
             if layout is None:
                 return None
-            record = torch.empty(layout.num_bytes + SEAL_BYTES, dtype=torch.uint8)
-            file.seek(_place(layout, number))
+            place, size = _place(layout, number), layout.num_bytes + SEAL_BYTES
+            if place + size > self._path.stat().st_size:  # Before memory is taken for it.
+                return None
+            record = torch.empty(size, dtype=torch.uint8)
+            file.seek(place)
             if file.readinto(record.numpy().data) != len(record):
                 return None
         memory, seal = record[: layout.num_bytes], record[layout.num_bytes :]
@@ -327,7 +347,12 @@ def _read_layout(file: FileIO) -> Layout | None:
     """Return what the header says; None where there is none, or it is damaged."""
     header = file.read(HEADER_BYTES)
     text, seal = header[:-SEAL_BYTES], header[-SEAL_BYTES:]
-    return Layout.from_json(text) if seal == _seal(text) else None
+    if seal != _seal(text):
+        return None
+    try:
+        return Layout.from_json(text)
+    except (KeyError, RecursionError, TypeError, ValueError):
+        return None
 
 
 def _write_all(file: FileIO, data: bytes | memoryview) -> None:

@@ -17,7 +17,9 @@ from statistics import median
 
 import torch
 
+from lsfd.atomic import scratch_folder
 from lsfd.config.load import load_options
+from lsfd.data.workers import end_with_input
 from lsfd.errors import LsfdError
 from lsfd.training.distributed import Processes
 from lsfd.training.model import LSFDModel
@@ -47,10 +49,18 @@ def step_cost(option_file: Path) -> StepCost:
         LsfdError: the option file's run cannot be built.
     """
     command = [sys.executable, "-m", "lsfd.training.timing", str(option_file)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise LsfdError(f"{option_file}: a step cannot be timed: {done.stderr.strip()[-300:]}")
-    return StepCost(**json.loads(done.stdout.splitlines()[-1]))
+    with scratch_folder() as folder, (folder / "errors").open("w+b") as errors:
+        # It ends with its input, which stays open for as long as this process lives.
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        ) as process:
+            assert process.stdout is not None
+            output = process.stdout.read()
+        if process.returncode:
+            errors.seek(0)
+            words = errors.read().decode(errors="replace")
+            raise LsfdError(f"{option_file}: a step cannot be timed: {words.strip()[-300:]}")
+    return StepCost(**json.loads(output.splitlines()[-1]))
 
 
 def measure(option_file: Path) -> StepCost:
@@ -84,4 +94,5 @@ def _peak_memory(device: torch.device) -> int:
 
 
 if __name__ == "__main__":
+    end_with_input()
     print(json.dumps(asdict(measure(Path(sys.argv[1])))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from lsfd.evaluation.benchmark import evaluate
 from lsfd.evaluation.scores import SetScores
 from lsfd.evaluation.sets import BenchmarkSet, set_from_folders
 from lsfd.imaging.files import write_image
-from lsfd.inference.upscaler import Upscaler
+from lsfd.inference.upscaler import NotFiniteError, Upscaler
 from lsfd.training.distributed import Processes
 from lsfd.training.samples import degradation_of
+
+LOGGER = logging.getLogger("lsfd")
 
 Scores = dict[str, dict[str, float]]
 """Set name -> metric name -> mean score."""
@@ -73,6 +76,8 @@ def validate(
     """Score a network on the validation sets, in fp32 and on 8-bit images as the papers do.
 
     Several processes share the images out; every one returns the scores that one alone would get.
+    A set has none if the network's output is not finite on one of its images, of which is warned:
+    a student that went astray may come back.
 
     Args:
         network: the student; all processes score the first one's.
@@ -90,14 +95,20 @@ def validate(
         network.load_state_dict(processes.from_first(lambda: _on_cpu(network)))
     upscaler = Upscaler(network, loaded.options.scale, device=next(network.parameters()).device)
 
-    def own_share() -> list[SetScores]:
+    def own_share() -> list[SetScores | str]:
         shares = [each.share(processes.rank, processes.world_size) for each in sets]
         return [_evaluate(upscaler, share, pictures) for share in shares]
 
     gathered = processes.gather(own_share)
     scores: Scores = {}
     for whole, parts in zip(sets, zip(*gathered, strict=True), strict=True):
-        images = {name: scores for part in parts for name, scores in part.images.items()}
+        found = [part for part in parts if isinstance(part, SetScores)]
+        if len(found) < len(parts):
+            if processes.is_first:
+                problem = next(part for part in parts if isinstance(part, str))
+                LOGGER.warning("%s gets no score: %s", whole.name, problem)
+            continue
+        images = {name: scores for part in found for name, scores in part.images.items()}
         means = SetScores(whole.name, {pair.name: images[pair.name] for pair in whole.pairs})
         scores[whole.name] = _named(means, loaded.options.val.metrics)
     return scores
@@ -107,14 +118,17 @@ def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in network.state_dict().items()}
 
 
-def _evaluate(upscaler: Upscaler, share: BenchmarkSet, pictures: Path | None) -> SetScores:
-    """Score the images of a share, and save what became of them."""
+def _evaluate(upscaler: Upscaler, share: BenchmarkSet, pictures: Path | None) -> SetScores | str:
+    """Score the images of a share, and save what became of them; or say why there is no score."""
 
     def save(name: str, image: NDArray[np.uint8]) -> None:
         assert pictures is not None
         write_image(pictures / share.name / f"{name}.png", image)
 
-    return evaluate(upscaler, share, upscaler.scale, None if pictures is None else save)
+    try:
+        return evaluate(upscaler, share, upscaler.scale, None if pictures is None else save)
+    except NotFiniteError as error:
+        return str(error)
 
 
 def _named(means: SetScores, metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -128,10 +142,19 @@ def _named(means: SetScores, metrics: Mapping[str, Metric]) -> dict[str, float]:
     }
 
 
+def judge(loaded: LoadedOptions) -> str | None:
+    """Return what decides which student is the best: set and metric; None: nothing does."""
+    sets = list(loaded.options.datasets.validation.values())
+    return f"{sets[0].name}, {next(iter(loaded.options.val.metrics))}" if sets else None
+
+
 def better(scores: Scores, best: Best | None, loaded: LoadedOptions, iteration: int) -> Best | None:
     """Return the new best if the first metric improved on the first set, otherwise None."""
     name, metric = next(iter(loaded.options.val.metrics.items()))
-    value = next(iter(scores.values()))[name]
+    first = next(iter(loaded.options.datasets.validation.values())).name
+    if first not in scores:
+        return None
+    value = scores[first][name]
     if best is not None:
         improved = value > best.value if metric.better == "higher" else value < best.value
         if not improved:

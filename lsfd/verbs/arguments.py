@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from lsfd.terminal import say
+
 if TYPE_CHECKING:
     from lsfd.evaluation.report import BenchmarkReport
 
@@ -57,7 +59,7 @@ def add_file_arguments(verb: argparse.ArgumentParser, result: str) -> None:
 
 def show(text: str, result: object, file: Path | None) -> int:
     """Print a table, write its numbers if a file is named, and return the exit status."""
-    print(text)
+    say(text)
     if file is not None:
         from lsfd.atomic import write_text
 

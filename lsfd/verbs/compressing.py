@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lsfd.terminal import say
 from lsfd.verbs.arguments import Verbs, add_file_arguments, add_options_arguments
 
 
@@ -60,7 +61,7 @@ def _prune(arguments: argparse.Namespace) -> int:
     report = prune_file(
         arguments.weights, arguments.amount, arguments.output, uniform=arguments.uniform
     )
-    print(report)
+    say(report)
     return 0
 
 
@@ -83,5 +84,5 @@ def add_quantize(verbs: Verbs) -> None:
 def _quantize(arguments: argparse.Namespace) -> int:
     from lsfd.networks.post_training import quantize_file
 
-    print(quantize_file(arguments.weights, arguments.images, arguments.bits, arguments.output))
+    say(quantize_file(arguments.weights, arguments.images, arguments.bits, arguments.output))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lsfd.terminal import say
 from lsfd.verbs.arguments import (
     SCALES,
     Verbs,
@@ -102,7 +103,7 @@ def add_report(verbs: Verbs) -> None:
 def _report(arguments: argparse.Namespace) -> int:
     from lsfd.training.report import report
 
-    print(
+    say(
         report(
             arguments.runs,
             arguments.output,

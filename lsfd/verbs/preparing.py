@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lsfd.errors import LsfdError
+from lsfd.terminal import say
 from lsfd.verbs.arguments import SCALES, Verbs
 
 
@@ -70,7 +71,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         from lsfd.data.download import fetch_set
 
         for name in arguments.download:
-            print(fetch_set(name, arguments.output))
+            say(fetch_set(name, arguments.output))
         return 0
     from lsfd.data.prepare import prepare_pairs
     from lsfd.imaging.degradation import Degradation
@@ -82,7 +83,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         degradation=Degradation(**strengths) if degrades else None,
     )
-    print(report)
+    say(report)
     return 0
 
 
@@ -91,5 +92,5 @@ def _check(stores: list[Path]) -> int:
 
     for folder in stores:
         store = verify_store(folder)
-        print(f"{folder}: {len(store)} images as they were packed, fingerprint {store.fingerprint}")
+        say(f"{folder}: {len(store)} images as they were packed, fingerprint {store.fingerprint}")
     return 0

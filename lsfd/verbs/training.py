@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lsfd.terminal import say
 from lsfd.verbs.arguments import Verbs, add_options_arguments, add_result_arguments, show_benchmark
 
 
@@ -17,11 +18,16 @@ def add_train(verbs: Verbs) -> None:
     verb.add_argument(
         "--debug", action="store_true", help="log every step; validate and save every 8"
     )
+    verb.add_argument("--end_with_input", action="store_true", help=argparse.SUPPRESS)
     verb.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     verb.set_defaults(run=_train)
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    if arguments.end_with_input:
+        from lsfd.data.workers import end_with_input
+
+        end_with_input()
     from lsfd.training.run import train
 
     return train(
@@ -63,7 +69,7 @@ def add_methods(verbs: Verbs) -> None:
 def _methods(arguments: argparse.Namespace) -> int:
     from lsfd.training.methods import methods_table
 
-    print(methods_table(), end="")
+    say(methods_table(), end="")
     return 0
 
 

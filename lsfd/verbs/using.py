@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lsfd.terminal import say
 from lsfd.verbs.arguments import Verbs, add_device_arguments
 
 
@@ -90,7 +91,7 @@ def _upscale(arguments: argparse.Namespace) -> int:
             size=size,
             shard=shard,
         )
-    print(report, file=sys.stderr if arguments.output == PIPE else sys.stdout)
+    say(report, file=sys.stderr if arguments.output == PIPE else sys.stdout)
     return 1 if report.failed else 0
 
 
@@ -130,7 +131,7 @@ def add_export(verbs: Verbs) -> None:
 def _export(arguments: argparse.Namespace) -> int:
     from lsfd.inference.export import export
 
-    print(
+    say(
         export(
             arguments.weights,
             arguments.output,
@@ -163,7 +164,7 @@ def add_web(verbs: Verbs) -> None:
 def _web(arguments: argparse.Namespace) -> int:
     from lsfd.web.build import build_page
 
-    print(build_page(arguments.weights, arguments.output))
+    say(build_page(arguments.weights, arguments.output))
     if arguments.serve is not None:
         from lsfd.web.server import serve
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +95,17 @@ def describe(
         "example": example,
         "card": {
             "parameters": count_parameters(network),
-            **card.model_dump(mode="json", include={"method", "teacher", "data", "scores"}),
+            **card.model_dump(mode="json", include={"method", "teacher", "data"}),
+            "scores": _finite(card.scores),
         },
+    }
+
+
+def _finite(scores: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the scores that JSON has numbers for."""
+    return {
+        name: {metric: value for metric, value in values.items() if math.isfinite(value)}
+        for name, values in scores.items()
     }
 
 

@@ -7,12 +7,16 @@ from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 from lsfd.errors import LsfdError
 from lsfd.web.build import INDEX
 
 ADDRESS = "127.0.0.1"
 """Only this machine is answered."""
+
+NAMES = ("127.0.0.1", "localhost", "::1")
+"""Of this machine, as its browsers call it; whatever the port, which may be forwarded."""
 
 PORT = 8765
 
@@ -54,6 +58,15 @@ class _Handler(SimpleHTTPRequestHandler):
     sys_version = ""
     extensions_map = _TYPES
 
+    def parse_request(self) -> bool:
+        """Refuse what was asked of another name: a page elsewhere that gave it our address."""
+        if not super().parse_request():
+            return False
+        if _host(self.headers.get("Host", "")) in NAMES:
+            return True
+        self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+        return False
+
     def send_head(self) -> BinaryIO | None:
         """Refuse what a link leads out of the folder to, and what is no path."""
         root = Path(self.directory).resolve()
@@ -78,6 +91,14 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, *message: Any) -> None:
         """Say nothing."""
+
+
+def _host(header: str) -> str | None:
+    """Return the name, without the port, of the header that says whom a browser asked."""
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None
 
 
 def page_server(folder: Path, port: int = PORT) -> ThreadingHTTPServer:

@@ -1,0 +1,70 @@
+"""What to say when a disk fails: full, read-only, over its quota, gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from lsfd.errors import LsfdError
+
+AGAIN = "give the same command again"
+
+_GONE = "see to it that the disk or network share is there"
+
+_REMEDIES = {
+    errno.ENOSPC: "free space there",
+    errno.EDQUOT: "free space within the quota",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
+    errno.EROFS: "make the disk writable, or choose a folder elsewhere",
+    errno.EACCES: "get the right to write there, or choose a folder elsewhere",
+    errno.EPERM: "get the right to write there, or choose a folder elsewhere",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    # The folder was there before: what it lay on is not.
+    errno.ENOENT: _GONE,
+    errno.EIO: _GONE,
+    errno.ENODEV: _GONE,
+    errno.ENXIO: _GONE,
+    errno.ENOTCONN: _GONE,
+    errno.ENETDOWN: _GONE,
+    errno.ENETUNREACH: _GONE,
+    errno.EHOSTDOWN: _GONE,
+    errno.EHOSTUNREACH: _GONE,
+    errno.ETIMEDOUT: _GONE,
+    errno.ESHUTDOWN: _GONE,
+    errno.ESTALE: _GONE,
+    errno.EREMOTEIO: _GONE,
+}
+"""What helps where the next write to the same place would fail as well."""
+
+
+class DiskError(LsfdError):
+    """Something cannot be written, and neither can what was to be written after it."""
+
+
+def disk_error(what: object, error: OSError, then: str = AGAIN) -> LsfdError:
+    """Return the sentence about a failed write: what, why, what helps, what to do then.
+
+    Args:
+        what: that cannot be written, such as a path.
+        error: of the system.
+        then: what to do when that is mended.
+
+    Returns:
+        A :class:`DiskError` where it is the disk's fault and not that of one name.
+    """
+    remedy = _REMEDIES.get(error.errno or 0)
+    advice = then if remedy is None else f"{remedy}, then {then}"
+    kind = LsfdError if remedy is None else DiskError
+    return kind(f"{what} cannot be written: {error.strerror or error}; {advice}")
+
+
+def error_told(text: str) -> OSError | None:
+    """Return the system's error that a library tells of in its own words; None: of none.
+
+    Args:
+        text: such as ``wbuffer_write: write failed; unix error: No space left on device``.
+    """
+    for number in _REMEDIES:
+        if os.strerror(number) in text:
+            return OSError(number, os.strerror(number))
+    return None
