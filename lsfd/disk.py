@@ -11,28 +11,24 @@ AGAIN = "give the same command again"
 
 _GONE = "see to it that the disk or network share is there"
 
+_GONE_NAMES = (
+    "ENOENT",  # The folder was there before: what it lay on is not.
+    "EIO", "ENODEV", "ENXIO", "ENOTCONN", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH",
+    "ETIMEDOUT", "ESHUTDOWN", "ESTALE", "EREMOTEIO",
+)  # fmt: skip
+_REMEDY_NAMES = {
+    "ENOSPC": "free space there",
+    "EDQUOT": "free space within the quota",
+    "EFBIG": "raise the limit on the size of a file (ulimit -f)",
+    "EROFS": "make the disk writable, or choose a folder elsewhere",
+    "EACCES": "get the right to write there, or choose a folder elsewhere",
+    "EPERM": "get the right to write there, or choose a folder elsewhere",
+    "EMFILE": "raise the limit on open files (ulimit -n)",
+    **dict.fromkeys(_GONE_NAMES, _GONE),
+}
+# Not every system has all of them.
 _REMEDIES = {
-    errno.ENOSPC: "free space there",
-    errno.EDQUOT: "free space within the quota",
-    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
-    errno.EROFS: "make the disk writable, or choose a folder elsewhere",
-    errno.EACCES: "get the right to write there, or choose a folder elsewhere",
-    errno.EPERM: "get the right to write there, or choose a folder elsewhere",
-    errno.EMFILE: "raise the limit on open files (ulimit -n)",
-    # The folder was there before: what it lay on is not.
-    errno.ENOENT: _GONE,
-    errno.EIO: _GONE,
-    errno.ENODEV: _GONE,
-    errno.ENXIO: _GONE,
-    errno.ENOTCONN: _GONE,
-    errno.ENETDOWN: _GONE,
-    errno.ENETUNREACH: _GONE,
-    errno.EHOSTDOWN: _GONE,
-    errno.EHOSTUNREACH: _GONE,
-    errno.ETIMEDOUT: _GONE,
-    errno.ESHUTDOWN: _GONE,
-    errno.ESTALE: _GONE,
-    errno.EREMOTEIO: _GONE,
+    getattr(errno, name): remedy for name, remedy in _REMEDY_NAMES.items() if hasattr(errno, name)
 }
 """What helps where the next write to the same place would fail as well."""
 

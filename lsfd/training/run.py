@@ -238,6 +238,7 @@ class Run:
     def _keep_scores(self, reporter: Reporter | None) -> None:
         """Report the scores, with pictures of the methods' maps, and save the best student."""
         assert reporter is not None  # This is the first process.
+        self.folder.check()
         if self.options.val.save_maps:
             save_maps(self.model, self.sets, self.iteration, self._pictures)
         new_best = better(self.scores, self.best, self.loaded, self.iteration)
