@@ -9,14 +9,14 @@ BIN = $(VENV)/bin
 
 setup: $(VENV)/.ready
 
-# The files name every package with its hash, so that nothing is left to resolve. What torch's CUDA
-# build needs is not for its CPU build.
+# The files name every package with its hash, so that nothing is left to resolve. Where an index has
+# torch's CPU build, that is taken.
 INSTALL = $(BIN)/python -m pip install --quiet --no-deps
 
-$(VENV)/.ready: requirements.txt requirements-cuda.txt requirements-basicsr.txt setup.cfg
+$(VENV)/.ready: requirements.txt requirements-torch.txt requirements-basicsr.txt setup.cfg
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -r requirements.txt
-	$(BIN)/python -m pip freeze | grep -q 'torch==.*+cpu' || $(INSTALL) -r requirements-cuda.txt
+	$(INSTALL) -r requirements-torch-cpu.txt 2>/dev/null || $(INSTALL) -r requirements-torch.txt
 	$(INSTALL) --no-build-isolation -r requirements-basicsr.txt
 	$(INSTALL) --no-build-isolation -e .
 	touch $@
@@ -36,7 +36,7 @@ lint: setup
 soak: setup  ## hours of kills, full disks, damaged files and long work; needs LSFD_DATA; see results/README.md
 	$(BIN)/python scripts/soak/kills.py
 	$(BIN)/python scripts/soak/disks.py
-	$(BIN)/python scripts/soak/fuzz.py
+	$(BIN)/python scripts/soak/fuzz.py --variants 12000
 	$(BIN)/python scripts/soak/creep.py
 
 audit: setup  ## known weaknesses of the pinned packages; asks an index on the network

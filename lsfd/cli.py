@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from lsfd import __version__
+from lsfd.disk import DiskError, disk_error
 from lsfd.errors import LsfdError
 from lsfd.verbs import compressing, measuring, preparing, training, using
 
@@ -23,6 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = parsed.run(parsed)
     except LsfdError as error:
         print(f"lsfd: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except OSError as error:
+        told = disk_error(error.filename or "a file", error)
+        if isinstance(error, FileNotFoundError) or not isinstance(told, DiskError):
+            raise  # A bug of ours.
+        print(f"lsfd: {told}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("lsfd: interrupted", file=sys.stderr)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 
-from lock import BASICSR, CUDA, MAIN, ROOT
+from lock import BASICSR, MAIN, ROOT, TORCH
 
 from lsfd.reporting.tables import markdown_table
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 def pinned() -> list[str]:
     """Return the names of all packages of the set-up."""
-    texts = (path.read_text(encoding="utf-8") for path in (MAIN, CUDA, BASICSR))
+    texts = (path.read_text(encoding="utf-8") for path in (MAIN, TORCH, BASICSR))
     return sorted({name for text in texts for name in re.findall(r"^([\w.-]+)==", text, re.M)})
 
 

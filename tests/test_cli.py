@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import runpy
@@ -143,6 +144,19 @@ def test_a_mistake_ends_in_one_sentence(
     printed = capsys.readouterr().err
     assert printed.startswith("lsfd: ") and printed.count("\n") == 1
     assert sentence.format(**places) in printed
+
+
+def test_a_disk_that_fails_anywhere_ends_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere/x.bin")
+
+    monkeypatch.setattr("lsfd.training.methods.methods_table", fail)
+    assert main(["methods"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("lsfd: somewhere/x.bin cannot be written: ") and said.count("\n") == 1
+    assert "free space there" in said
 
 
 def test_a_mistake_leaves_the_script_with_status_2(option_file: Path, tmp_path: Path) -> None:
