@@ -193,7 +193,7 @@ def test_stores_without_degradation_keep_their_names_and_fingerprints(
     write_image(file, picture())
     store = ensure_store(tmp_path / "cache", [tmp_path / "HR"], None, 4, 32)
     status = file.stat()
-    found = ("HR/a.png", "a.png", status.st_size, status.st_mtime_ns)
+    found = ("HR/a.png", "a.png", status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     assert asked == [
         [[str(tmp_path / "HR")], None, 4, 32],
         [1, 4, 32, [found]],

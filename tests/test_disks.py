@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,13 +93,14 @@ def test_records_and_logs_on_a_full_disk(
         append_record(records, {"kind": "run"})
     log = full(tmp_path / "train.log")
     reporter.log_to(log)
+    handlers = [weakref.ref(handler) for handler in reporter.LOGGER.handlers]
     try:
         with pytest.raises(DiskError, match=sentence.format(log)):
             reporter.LOGGER.info("a line")
         reporter.LOGGER.info("the next one")
     finally:
         reporter.log_to(None)
-        logging.shutdown()
+        logging.shutdown(handlers)  # As at the end of a process.
     assert "Traceback" not in capsys.readouterr().err
 
 
