@@ -8,14 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from helpers import SERVER, wait_for_end_of
 
+from lsfd.config.load import options_from_dict
 from lsfd.data.workers import end_with_parent
+from lsfd.errors import LsfdError
 from lsfd.training import jobs
+from lsfd.training.distributed import Processes
+from lsfd.training.run import Run
 
 
 def work() -> None:
@@ -100,3 +107,13 @@ def test_the_runs_of_a_comparison_end_with_it(tmp_path: Path) -> None:
     finally:
         with suppress(ProcessLookupError):
             os.kill(session, signal.SIGKILL)
+
+
+def test_a_temporary_folder_of_a_long_name_is_refused(
+    run_options: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = run_options()
+    options["datasets"]["train"]["num_worker_per_gpu"] = 1
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 80)))
+    with pytest.raises(LsfdError, match=r"num_worker_per_gpu: .* set TMPDIR"):
+        Run(options_from_dict(options), Processes())

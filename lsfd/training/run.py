@@ -45,7 +45,12 @@ from lsfd.training.origin import Origin
 from lsfd.training.records import append_record, forget_after, read_records
 from lsfd.training.reporter import LOGGER, Reporter, log_to
 from lsfd.training.resume import check_options, check_origin
-from lsfd.training.samples import naming_dead_workers, training_loader, training_store
+from lsfd.training.samples import (
+    check_workers,
+    naming_dead_workers,
+    training_loader,
+    training_store,
+)
 from lsfd.training.signals import StopSignals
 from lsfd.training.validation import Best, Scores, better, judge, validate, validation_sets
 
@@ -153,6 +158,7 @@ class Run:
         self.options = options
         self.processes = processes
         self.folder = RunFolder.of(loaded)
+        check_workers(loaded)
         seed_everything(options.manual_seed)
         self.model: LSFDModel = MODEL_REGISTRY.get(options.model_type)(loaded, processes)
         self.sets: list[BenchmarkSet] = processes.from_first(lambda: validation_sets(loaded))

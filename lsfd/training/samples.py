@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,10 @@ from lsfd.errors import LsfdError
 from lsfd.imaging.degradation import Degradation
 from lsfd.training.distributed import Processes
 from lsfd.training.signals import ignore_signals
+
+LONGEST_TEMPORARY = 70
+"""Characters. A socket's name has room for 107, some 35 of them behind the folder; with a longer
+one the loader's processes would fall silent."""
 
 
 def training_store(loaded: LoadedOptions, processes: Processes) -> Store:
@@ -79,6 +84,18 @@ def degradation_of(section: TrainSet | ValidationSet) -> Degradation | None:
     """Return what happens to a set's LR images beside the bicubic; None: nothing."""
     options = section.degradation
     return None if options is None else Degradation(**options.model_dump())
+
+
+def check_workers(loaded: LoadedOptions) -> None:
+    """Raise an :class:`LsfdError` if the loader's processes could not talk to this one."""
+    temporary = tempfile.gettempdir()
+    if loaded.options.datasets.train.num_worker_per_gpu and len(temporary) > LONGEST_TEMPORARY:
+        raise loaded.error(
+            "datasets.train.num_worker_per_gpu",
+            f"the name of the folder for temporary files, {temporary}, is too long for the sockets "
+            f"of the loader's processes; set TMPDIR to one of at most {LONGEST_TEMPORARY} "
+            "characters, or give 0",
+        )
 
 
 def training_loader(
