@@ -10,13 +10,14 @@ BIN = $(VENV)/bin
 setup: $(VENV)/.ready
 
 # The files name every package with its hash, so that nothing is left to resolve. Where an index has
-# torch's CPU build, that is taken.
+# torch's CPU build, that is taken; otherwise pip says why not.
 INSTALL = $(BIN)/python -m pip install --quiet --no-deps
 
-$(VENV)/.ready: requirements.txt requirements-torch.txt requirements-basicsr.txt setup.cfg
+$(VENV)/.ready: requirements.txt requirements-torch.txt requirements-torch-cpu.txt requirements-basicsr.txt setup.cfg
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -r requirements.txt
-	$(INSTALL) -r requirements-torch-cpu.txt 2>/dev/null || $(INSTALL) -r requirements-torch.txt
+	$(INSTALL) -r requirements-torch-cpu.txt || { \
+		echo "no CPU build of torch: taking the one with CUDA"; $(INSTALL) -r requirements-torch.txt; }
 	$(INSTALL) --no-build-isolation -r requirements-basicsr.txt
 	$(INSTALL) --no-build-isolation -e .
 	touch $@
@@ -33,18 +34,20 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: setup  ## hours of kills, full disks, damaged files and long work; needs LSFD_DATA; see results/README.md
+soak: setup  ## hours of kills, damaged files, long work, failing disks (these need the right to mount)
+	@test -n "$$LSFD_DATA" || { echo "set LSFD_DATA, see README.md"; exit 2; }
 	$(BIN)/python scripts/soak/kills.py
-	$(BIN)/python scripts/soak/disks.py
 	$(BIN)/python scripts/soak/fuzz.py --variants 12000
 	$(BIN)/python scripts/soak/creep.py
+	$(BIN)/python scripts/soak/disks.py
 
-audit: setup  ## known weaknesses of the pinned packages; asks an index on the network
+audit:  ## known weaknesses of the pinned packages; asks an index on the network
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet pip-audit==2.10.1
-	$(VENV)-audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
+	$(VENV)-audit/bin/pip-audit --strict --require-hashes --disable-pip \
+		-r requirements.txt -r requirements-torch.txt -r requirements-basicsr.txt
 
-lock:  ## pin versions and hashes anew after a change of setup.cfg; needs uv
+lock:  ## pin versions and hashes anew after a change of setup.cfg; needs uv; then scripts/licences.py
 	$(PYTHON) scripts/lock.py
 
 schema: setup  ## write options/schema.json anew after a change of the option file's format

@@ -18,11 +18,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lsfd.disk import AGAIN, disk_error
+from lsfd.errors import LsfdError
 
 try:
     import fcntl
 except ImportError:  # On Windows nobody can tell what is being written; there it stays.
     fcntl = None  # type: ignore[assignment]
+
+_MOST_LOST = 10
+"""Times that a file is created, and gone before it is locked."""
 
 TEMPORARY = ".tmp"
 """How the names of unfinished files end; what a killed process left of them may be deleted."""
@@ -45,8 +49,10 @@ def writing(
             is not missing: its disk has gone, and another one must not take its place.
 
     Raises:
-        LsfdError: the folder is read-only, the disk is full, or the like.
+        LsfdError: ``path`` has no name, the folder is read-only, the disk is full, or the like.
     """
+    if not path.name:
+        raise LsfdError(f"{path} is no name of a file; choose another one")
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +139,7 @@ def _unfinished(path: Path, create: Callable[[Path], None]) -> Iterator[Path]:
 def _claimed(path: Path, create: Callable[[Path], None]) -> tuple[Path, int | None]:
     """Create something under the first name that is free; return the name and the lock."""
     number = 0
+    lost: list[Path] = []
     while True:
         temporary = _temporary(path, number)
         _remove_if_left(temporary)
@@ -143,16 +150,21 @@ def _claimed(path: Path, create: Callable[[Path], None]) -> tuple[Path, int | No
             continue
         if fcntl is None:
             return temporary, None
-        try:
+        with suppress(FileNotFoundError):  # As below.
             handle = _opened(temporary)
-        except FileNotFoundError:  # As below.
-            continue
-        with suppress(OSError):  # A file system without locks.
-            _lock(handle, wait=True)
-        if _is_at(temporary, handle):
-            remove_leftovers(path, number + 1)
-            return temporary, handle
-        os.close(handle)  # Another process took it for a leftover before it was locked.
+            with suppress(OSError):  # A file system without locks.
+                _lock(handle, wait=True)
+            if _is_at(temporary, handle):
+                remove_leftovers(path, number + 1)
+                return temporary, handle
+            os.close(handle)
+        # Another process took it for a leftover before it was locked. Where that seems to happen
+        # again and again, files have no numbers that last, as on some network shares.
+        lost.append(temporary)
+        if len(lost) == _MOST_LOST:
+            for other in set(lost) - {temporary}:
+                _remove(other)
+            return temporary, None
 
 
 def _create_file(path: Path) -> None:

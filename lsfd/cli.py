@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from lsfd import __version__
-from lsfd.disk import DiskError, disk_error
+from lsfd.disk import remedy_for
 from lsfd.errors import LsfdError
+from lsfd.terminal import say
 from lsfd.verbs import compressing, measuring, preparing, training, using
 
 USAGE_ERROR = 2
@@ -26,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lsfd: {error}", file=sys.stderr)
         return USAGE_ERROR
     except OSError as error:
-        told = disk_error(error.filename or "a file", error)
-        if isinstance(error, FileNotFoundError) or not isinstance(told, DiskError):
+        remedy = remedy_for(error)
+        if isinstance(error, FileNotFoundError) or remedy is None:
             raise  # A bug of ours.
-        print(f"lsfd: {told}", file=sys.stderr)
+        say(f"lsfd: {error.filename or 'a file'}: {error.strerror}; {remedy}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         print("lsfd: interrupted", file=sys.stderr)

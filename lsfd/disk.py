@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
+from pathlib import Path
 
 from lsfd.errors import LsfdError
 
@@ -21,8 +23,8 @@ _REMEDY_NAMES = {
     "EDQUOT": "free space within the quota",
     "EFBIG": "raise the limit on the size of a file (ulimit -f)",
     "EROFS": "make the disk writable, or choose a folder elsewhere",
-    "EACCES": "get the right to write there, or choose a folder elsewhere",
-    "EPERM": "get the right to write there, or choose a folder elsewhere",
+    "EACCES": "get the right to it, or choose another place",
+    "EPERM": "get the right to it, or choose another place",
     "EMFILE": "raise the limit on open files (ulimit -n)",
     **dict.fromkeys(_GONE_NAMES, _GONE),
 }
@@ -31,6 +33,15 @@ _REMEDIES = {
     getattr(errno, name): remedy for name, remedy in _REMEDY_NAMES.items() if hasattr(errno, name)
 }
 """What helps where the next write to the same place would fail as well."""
+
+_NAMES = {
+    getattr(errno, name)
+    for name in ("ENAMETOOLONG", "EISDIR", "ENOTDIR", "ELOOP", "EEXIST", "EINVAL", "EILSEQ")
+    if hasattr(errno, name)
+}
+"""What is wrong with one name, and always will be."""
+
+_ANOTHER_NAME = "choose another name"
 
 
 class DiskError(LsfdError):
@@ -48,10 +59,30 @@ def disk_error(what: object, error: OSError, then: str = AGAIN) -> LsfdError:
     Returns:
         A :class:`DiskError` where it is the disk's fault and not that of one name.
     """
+    if error.errno in _NAMES:
+        return LsfdError(f"{what} cannot be written: {error.strerror}; {_ANOTHER_NAME}")
     remedy = _REMEDIES.get(error.errno or 0)
     advice = then if remedy is None else f"{remedy}, then {then}"
     kind = LsfdError if remedy is None else DiskError
     return kind(f"{what} cannot be written: {error.strerror or error}; {advice}")
+
+
+def remedy_for(error: OSError) -> str | None:
+    """Return what helps against an error of the system, in reading or writing; None: unknown."""
+    return _ANOTHER_NAME if error.errno in _NAMES else _REMEDIES.get(error.errno or 0)
+
+
+def make_folders(folders: Iterable[Path]) -> None:
+    """Make folders, and those that they lie in.
+
+    Raises:
+        LsfdError: one cannot be made.
+    """
+    for folder in sorted(folders):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(f"the folder {folder}", error) from error
 
 
 def error_told(text: str) -> OSError | None:

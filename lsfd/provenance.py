@@ -7,6 +7,7 @@ import subprocess
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,11 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def stamp() -> dict[str, Any]:
+    """Return ``commit``, ``versions`` and ``hardware``, which every record of a result has."""
+    return {"commit": commit(), "versions": versions(), "hardware": hardware()}
 
 
 @cache

@@ -59,7 +59,9 @@ def _check_archive(path: Path) -> None:
         # Packed, a small file could fill the memory; of two entries of one name, one is not looked
         # at here.
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-        if packed or len(set(names)) < len(names):
+        # Of the same bytes many entries can be made, which would be read again and again.
+        shared = sum(entry.file_size for entry in entries) > path.stat().st_size
+        if packed or shared or len(set(names)) < len(names):
             raise LsfdError(
                 f"{path}: cannot be read as a checkpoint: its contents are not what torch.save "
                 "writes"

@@ -168,9 +168,7 @@ def write_results(
     options = next(iter(runs.values()))[0].loaded.options
     about = {
         "date": date.today().isoformat(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
         "iterations": options.train.total_iter,
         "seeds": sorted({run.seed for run in by_seed(runs.values())}),
         "gt_size": options.datasets.train.gt_size,

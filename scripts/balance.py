@@ -240,9 +240,7 @@ def record(pulls: Sequence[Pull], plain: LSFDModel, lengths: Lengths) -> dict[st
         "settle": lengths.settle,
         "batches": lengths.measured,
         "seed": plain.options.manual_seed,
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
         "methods": methods,
     }
 

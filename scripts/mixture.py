@@ -301,9 +301,7 @@ def provenance_of(path: Path, card: StudentCard, distance: str, image: str) -> d
         "scale": card.scale,
         "perceptual": distance,
         "strip": image,
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
         "date": date.today().isoformat(),
     }
 

@@ -226,9 +226,7 @@ def write_results(study: Study, output: Path) -> None:
         "method": study.method,
         "amount": AMOUNT,
         "bits": BITS,
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
         "date": date.today().isoformat(),
     }
     results = {"psnr_y": scores, "orthogonality": designs, "costs": costs, "exported": exported}

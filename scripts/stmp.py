@@ -179,9 +179,7 @@ def fit_one(size: int, path: Path, projection: Tensor, patches: PatchPairs) -> N
         data=f"{len(patches.features)} patches of T91, General100 and BSDS399, every "
         f"{HELD_OUT_EVERY}th image left out",
         seed=SEED,
-        commit=provenance.commit(),
-        versions=provenance.versions(),
-        hardware=provenance.hardware(),
+        **provenance.stamp(),
         note=f"LR atoms: drawn patches, {rounds} rounds of k-means",
     )
     save_student(path, network, card)
@@ -286,9 +284,7 @@ def write_results(rows: list[Row], set5: BenchmarkSet, patches: int, repeats: in
     baseline = evaluate(bicubic(SCALE), set5, SCALE).psnr_y
     about = {
         "seed": SEED,
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
         "date": date.today().isoformat(),
         "scale": SCALE,
         "sparsity": architecture(1)["sparsity"],

@@ -117,6 +117,12 @@ def run_options(
 
 
 @pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than all else in a small run."""
+    monkeypatch.setattr("lsfd.training.reporter.save_run_curves", lambda *_: None)
+
+
+@pytest.fixture
 def load(tmp_path: Path) -> Callable[..., LoadedOptions]:
     """Write a text as an option file and load it."""
 

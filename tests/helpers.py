@@ -27,8 +27,10 @@ from lsfd.cli import main
 from lsfd.config.load import options_from_dict
 from lsfd.errors import LsfdError
 from lsfd.training import distributed, reporter
+from lsfd.training.distributed import Processes
 from lsfd.training.folder import RunFolder
 from lsfd.training.records import read_records
+from lsfd.training.run import Run
 
 TRAIN = Path(__file__).parent.parent / "lsfd" / "train.py"
 
@@ -248,6 +250,13 @@ def lasting_records(folder: RunFolder) -> list[dict[str, Any]]:
         for record in read_records(folder.records)
         if record["kind"] != "run"
     ]
+
+
+def train_here(options: Mapping[str, Any], *, auto_resume: bool = False) -> Run:
+    """Train in this process and return the finished run."""
+    run = Run(options_from_dict(options), Processes())
+    assert run.go(auto_resume=auto_resume) == 0
+    return run
 
 
 def _train(

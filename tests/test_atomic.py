@@ -41,8 +41,8 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path, error: BaseExce
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file where a folder is needed")
     with (
-        pytest.raises(LsfdError, match=r"file/x\.txt cannot be written: .*; go elsewhere"),
-        writing(tmp_path / "file" / "x.txt", advice="go elsewhere"),
+        pytest.raises(LsfdError, match=r"file/x\.txt cannot be written: .*; choose another name"),
+        writing(tmp_path / "file" / "x.txt"),
     ):
         pass
 
@@ -108,12 +108,35 @@ def test_leftovers_of_two_processes_go_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_link_is_followed(tmp_path: Path) -> None:
+def test_no_link_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = []
+    monkeypatch.setattr(fcntl, "flock", lambda handle, _: locked.append(os.fstat(handle).st_ino))
     victim, path = tmp_path / "victim", tmp_path / "file.txt"
     victim.write_text("kept")
     (tmp_path / ".file.txt.0.tmp").symlink_to(victim)
     write_text(path, "whole")
     assert victim.read_text() == "kept" and path.read_text() == "whole" and not path.is_symlink()
+    assert locked and victim.stat().st_ino not in locked
+
+
+def test_files_without_lasting_numbers_are_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsfd.atomic._is_at", lambda *_: False)
+    write_text(tmp_path / "file.txt", "whole")
+    assert (tmp_path / "file.txt").read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file.txt"]
+
+
+@pytest.mark.parametrize("name", ["/", ".", "x" * 300, "file.txt/name"])
+def test_a_name_that_cannot_be_written_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(LsfdError, match=r"; choose another (name|one)$") as error:
+        write_text(Path(name), "text")
+    assert not isinstance(error.value, DiskError)
 
 
 def test_without_locks_files_are_written_all_the_same(

@@ -29,12 +29,12 @@ from lsfd.errors import LsfdError
 from lsfd.inference.upscaler import Upscaler
 from lsfd.metrics.image import psnr_and_ssim
 from lsfd.training import model as training_model
-from lsfd.training import reporter
 from lsfd.training.compare import final_scores
 from lsfd.training.distributed import Processes
 from lsfd.training.model import LSFDModel
 from lsfd.training.records import append_record, read_records
 from lsfd.training.run import Run
+from lsfd.training.tally import LOGGER
 from lsfd.training.validation import validate, validation_sets
 
 Options = Callable[..., dict[str, Any]]
@@ -82,7 +82,7 @@ class Faulty(Distiller):
 def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """A function that makes ``Faulty`` break in some way from now on."""
     monkeypatch.setitem(DISTILLERS, "Faulty", Faulty)
-    monkeypatch.setattr(training_model.LOGGER, "propagate", True)
+    monkeypatch.setattr(LOGGER, "propagate", True)
     yield lambda kind: setattr(Faulty, "fault", kind)
     Faulty.fault = ""
 
@@ -98,6 +98,7 @@ def batch(size: int = 2, seed: int = 0) -> dict[str, Tensor]:
 def state_of(model: LSFDModel) -> dict[str, Any]:
     """All that a checkpoint holds but the count of what was skipped."""
     state = {key: value for key, value in model.state_dict().items() if key != "skipped"}
+    state["log"] = model.loss_means.state()
     return copy.deepcopy(state)
 
 
@@ -108,7 +109,7 @@ def made(options: dict[str, Any]) -> LSFDModel:
     for step in (1, 2):
         model.feed_data(batch(seed=step))
         model.optimize_parameters(step)
-    assert model.skipped == 0
+    assert model.skipped.total == 0
     return model
 
 
@@ -139,7 +140,7 @@ def test_a_skipped_step_is_named_and_leaves_no_trace(
     model.feed_data(batch(seed=3))
     model.optimize_parameters(3)
     assert_same(state_of(model), before)
-    assert model.skipped == 1
+    assert model.skipped.total == 1
     (line,) = [record.getMessage() for record in caplog.records if record.name == "lsfd"]
     assert line.startswith(f"iteration 3: skipped, {named}")
     assert "l_pix" not in line and "l_faulty_other" not in line
@@ -185,7 +186,7 @@ def test_a_skipped_turn_is_counted_and_leaves_no_trace(
     assert calls == ["discriminator", "adversarial"], "one turn's fault is none of the other's"
     assert_same(dict(module.state_dict()), dict(before))
     assert_same(model.optimizers[turn].state_dict()["state"], states[turn])
-    assert model.skipped == 1
+    assert model.skipped.total == 1
     assert f"l_afd_{calls[turn - 1]}" in caplog.text and "is nan" in caplog.text
     with pytest.raises(LsfdError, match="2 steps in a row"):
         model.optimize_parameters(4)
@@ -214,7 +215,7 @@ def test_bad_images_are_named_first(
 def together(processes: Processes, options: dict[str, Any]) -> tuple[int, str, list[float]]:
     """What a process counts, logs and has learned when the second one gets a bad image."""
     told = io.StringIO()
-    training_model.LOGGER.addHandler(logging.StreamHandler(told))
+    LOGGER.addHandler(logging.StreamHandler(told))
     model = LSFDModel(options_from_dict(options), processes)
     model.feed_data(batch(seed=1))
     model.optimize_parameters(1)
@@ -224,7 +225,7 @@ def together(processes: Processes, options: dict[str, Any]) -> tuple[int, str, l
     model.feed_data(images)
     model.optimize_parameters(2)
     assert_same(dict(model.net_g.state_dict()), weights)
-    return model.skipped, told.getvalue(), weights["conv_last.bias"].tolist()
+    return model.skipped.total, told.getvalue(), weights["conv_last.bias"].tolist()
 
 
 def test_processes_skip_a_step_together(run_options: Options) -> None:
@@ -272,7 +273,7 @@ def test_a_look_at_bad_images_leaves_no_trace(
         model.feed_data(images)
         model.optimize_parameters(step)
     assert_same(state_of(model), before)
-    assert model.skipped == 2 and caplog.text.count("the batch's gt held NaN") == 2
+    assert model.skipped.total == 2 and caplog.text.count("the batch's gt held NaN") == 2
 
 
 def test_the_end_names_the_last_fault(run_options: Options, fault: Callable[[str], None]) -> None:
@@ -288,10 +289,7 @@ def test_the_end_names_the_last_fault(run_options: Options, fault: Callable[[str
 def half(monkeypatch: pytest.MonkeyPatch, run_options: Options) -> LSFDModel:
     """A model that trains in fp16, with the scaler of a GPU, here on the CPU."""
     monkeypatch.setattr(training_model, "autocast_dtype", lambda *_: torch.float16)
-    try:
-        model = made(run_options(distillers=[{"type": "Output"}], train={"total_iter": 60}))
-    except (RuntimeError, AssertionError) as error:
-        pytest.skip(f"this PyTorch has no fp16 on the CPU: {error}")
+    model = made(run_options(distillers=[{"type": "Output"}], train={"total_iter": 60}))
     assert model.scaler.is_enabled()
     return model
 
@@ -303,10 +301,10 @@ def test_an_overflow_of_fp16_lowers_the_scale_and_nothing_else(half: LSFDModel) 
     after = state_of(half)
     assert after.pop("scaler")["scale"] == scale / 2 and before.pop("scaler")
     assert_same(after, before)
-    assert half.skipped == 0, "this is how fp16 finds its scale"
+    assert half.skipped.total == 0, "this is how fp16 finds its scale"
     hook.remove()
     half.optimize_parameters(4)
-    assert half.state_dict()["log"][1] == before["log"][1] + 1
+    assert half.loss_means.state()[1] == before["log"][1] + 1
 
 
 def test_an_overflow_at_any_scale_is_no_matter_of_the_scale(half: LSFDModel) -> None:
@@ -320,9 +318,7 @@ def test_an_overflow_at_any_scale_is_no_matter_of_the_scale(half: LSFDModel) -> 
     assert "the gradient of the student (conv_last.weight)" in said and "fp16's scale is " in said
 
 
-def test_a_bad_loss_leaves_the_scale_of_fp16_alone(
-    half: LSFDModel, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_bad_loss_leaves_the_scale_of_fp16_alone(half: LSFDModel) -> None:
     before = state_of(half)
     images = batch(seed=3)
     images["gt"][0] = NAN
@@ -438,13 +434,13 @@ def test_a_broken_student_is_passed_over_by_validation(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     fault: Callable[[str], None],
+    no_curves: None,
 ) -> None:
     """In the middle of the run; it ends as it would have, without that score."""
     options = run_options(val={"val_freq": 4, "save_maps": True})
     run = Run(options_from_dict(options), Processes())
     sets = validation_sets(run.loaded)
     keep = run._validate
-    monkeypatch.setattr(reporter, "save_run_curves", lambda *_: None)
 
     def broken(its: Any) -> None:
         network = run.model.net_g_ema

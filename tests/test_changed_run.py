@@ -15,7 +15,7 @@ import lsfd.compat  # noqa: F401
 import pytest
 import torch
 from conftest import STUDENT
-from helpers import assert_same, write_run
+from helpers import assert_same, train_here, write_run
 from option_texts import message
 from PIL import Image
 
@@ -29,27 +29,15 @@ from lsfd.data.prepare import prepare_pairs
 from lsfd.imaging.files import read_image, write_image
 from lsfd.networks.build import build_network
 from lsfd.networks.student_file import StudentCard, load_any, save_student
-from lsfd.training import reporter
 from lsfd.training.checkpoint import checkpoints
 from lsfd.training.distributed import Processes
 from lsfd.training.records import read_records
 from lsfd.training.run import Run
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 Options = Callable[..., dict[str, Any]]
 EIGHT = {"total_iter": 8}
-
-
-@pytest.fixture(autouse=True)
-def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than all else in a small run."""
-    monkeypatch.setattr(reporter, "save_run_curves", lambda *_: None)
-
-
-def train(options: dict[str, Any], *, auto_resume: bool = False) -> Run:
-    """Train in this process and return the run."""
-    run = Run(options_from_dict(options), Processes())
-    assert run.go(auto_resume=auto_resume) == 0
-    return run
 
 
 def changed(options: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -78,7 +66,7 @@ def options(run_options: Options, begun: dict[str, Any], tmp_path: Path) -> dict
     """Options of a run that has been trained; each test has its folder for itself."""
     options = run_options(train=EIGHT)
     if not begun["folder"].exists():
-        shutil.copytree(train(options).folder.root, begun["folder"])
+        shutil.copytree(train_here(options).folder.root, begun["folder"])
         shutil.rmtree(tmp_path / "experiments")
     shutil.copytree(begun["folder"], tmp_path / "experiments" / "tiny")
     return options
@@ -164,9 +152,9 @@ def test_every_free_option_is_there_and_has_a_reason() -> None:
 def test_a_longer_run_ends_like_one_that_was_planned_so(
     run_options: Options, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = train(run_options(name="whole", train={"total_iter": 12}))
+    whole = train_here(run_options(name="whole", train={"total_iter": 12}))
     capsys.readouterr()
-    longer = train(changed(options, TOTAL_ITER, 12), auto_resume=True)
+    longer = train_here(changed(options, TOTAL_ITER, 12), auto_resume=True)
     assert "train.total_iter was 8 and is 12 now\n" in capsys.readouterr().out
     assert_same(whole.model.net_g_ema.state_dict(), longer.model.net_g_ema.state_dict())
     begun = [r["total_iter"] for r in read_records(longer.folder.records) if r["kind"] == "run"]
@@ -179,7 +167,7 @@ def test_a_longer_run_ends_like_one_that_was_planned_so(
 def test_a_schedule_over_the_whole_run_keeps_its_length(run_options: Options) -> None:
     cosine = {**EIGHT, "scheduler": {"type": "CosineAnnealingLR"}}
     options = run_options(distillers=[{"type": "Output"}], train=cosine)
-    train(options)
+    train_here(options)
     run = Run(options_from_dict(changed(options, TOTAL_ITER, 12)), Processes())
     said = message(lambda: run.go(auto_resume=True))
     assert "train.total_iter was 8 and is 12 now; and the learning rates" in said
@@ -190,9 +178,9 @@ def test_a_checkpoint_named_on_purpose_goes_on_with_anything(options: dict[str, 
     root = Path(options["path"]["experiments_root"]) / "tiny"
     other = changed(options, "train.optim_g.lr", 1e-4)
     newest = checkpoints(root / "training_states")[-1]
-    run = train(changed(other, "path.resume_state", str(newest)))
+    run = train_here(changed(other, "path.resume_state", str(newest)))
     assert run.folder.root == root and run.iteration == 8
-    train(other, auto_resume=True)  # From now on these are its options.
+    train_here(other, auto_resume=True)  # From now on these are its options.
 
 
 def test_without_the_old_options_nothing_goes_on(options: dict[str, Any]) -> None:
@@ -202,10 +190,10 @@ def test_without_the_old_options_nothing_goes_on(options: dict[str, Any]) -> Non
 
 
 def test_the_best_of_another_metric_does_not_count(options: dict[str, Any]) -> None:
-    psnr = train(options, auto_resume=True).best
+    psnr = train_here(options, auto_resume=True).best
     assert psnr is not None and psnr.value > 5
     metrics = {"ssim": {"type": "calculate_ssim"}}
-    other = train(
+    other = train_here(
         changed(changed(options, "val.metrics", metrics), TOTAL_ITER, 12), auto_resume=True
     )
     assert other.best is not None and other.best.value < 1 and other.best.iteration == 12
@@ -237,7 +225,7 @@ def test_other_images_are_refused(options: dict[str, Any], tmp_path: Path) -> No
     here = changed(options, "datasets.train.dataroot_gt", str(folder))
     here = changed(here, "datasets.train.cache_dir", str(tmp_path / "cache"))
     here["name"] = "here"
-    first = train(here).origin.store.fingerprint
+    first = train_here(here).origin.store.fingerprint
 
     status = (folder / "astronaut.bmp").stat()
     write_bmp(tmp_path / "other.bmp", source / "astronaut.png", brighter=9)
@@ -267,7 +255,7 @@ def test_other_teacher_weights_are_refused(options: dict[str, Any], tmp_path: Pa
     file.parent.mkdir()
     moved = changed(options, "path.pretrain_network_t", str(file))
     torch.save({"params_ema": saved["params"], "iteration": 7}, file)
-    train(moved, auto_resume=True)
+    train_here(moved, auto_resume=True)
     saved["params"]["conv_last.bias"][0] += 1e-6
     torch.save(saved, file)
     run = Run(options_from_dict(moved), Processes())

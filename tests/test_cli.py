@@ -155,8 +155,20 @@ def test_a_disk_that_fails_anywhere_ends_in_one_sentence(
     monkeypatch.setattr("lsfd.training.methods.methods_table", fail)
     assert main(["methods"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("lsfd: somewhere/x.bin cannot be written: ") and said.count("\n") == 1
+    assert (
+        said.startswith("lsfd: somewhere/x.bin: No space left on device; ")
+        and said.count("\n") == 1
+    )
     assert "free space there" in said
+
+
+def test_a_name_that_is_too_long_ends_in_one_sentence(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "x" * 300
+    for command in (["-i", name, "-w", str(student)], ["-i", str(tmp_path), "-w", name]):
+        assert main(["upscale", *command, "-o", str(tmp_path / "out")]) == 2
+        assert "File name too long; choose another name\n" in capsys.readouterr().err
 
 
 def test_a_mistake_leaves_the_script_with_status_2(option_file: Path, tmp_path: Path) -> None:

@@ -13,31 +13,20 @@ from typing import Any
 import lsfd.compat  # noqa: F401
 
 import pytest
-from helpers import assert_same, lasting_records
+from helpers import assert_same, lasting_records, train_here
 
 from lsfd.config.load import options_from_dict
-from lsfd.training import reporter
 from lsfd.training.bar import Bar
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
 from lsfd.training.distributed import Processes
 from lsfd.training.records import read_records
 from lsfd.training.run import Run
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 Options = Callable[..., dict[str, Any]]
 YEAR = 365 * 24 * 3600.0
 JUMPS = (0.0, -20 * YEAR, 30 * YEAR, -5.0, 1 * YEAR)
-
-
-@pytest.fixture(autouse=True)
-def _no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than all else in a small run."""
-    monkeypatch.setattr(reporter, "save_run_curves", lambda *_: None)
-
-
-def train(options: dict[str, Any], *, auto_resume: bool = False) -> Run:
-    run = Run(options_from_dict(options), Processes())
-    assert run.go(auto_resume=auto_resume) == 0
-    return run
 
 
 @pytest.fixture
@@ -63,10 +52,10 @@ def jumping(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_under_a_jumping_clock_is_the_same(
     run_options: Options, request: pytest.FixtureRequest
 ) -> None:
-    steady = train(run_options(name="steady"))
+    steady = train_here(run_options(name="steady"))
     request.getfixturevalue("jumping")
     options = run_options()
-    first = train(options)
+    first = train_here(options)
     final = first.folder.root / "training_states" / "12.state"
     assert_same(load_checkpoint(final), load_checkpoint(steady.folder.states / "12.state"))
     assert lasting_records(first.folder) == lasting_records(steady.folder)
@@ -74,7 +63,7 @@ def test_a_run_under_a_jumping_clock_is_the_same(
     assert len(took) == 3 and all(0 < seconds < 60 for seconds in took)
     contents = [first.folder.student.read_bytes()]
     for seed in (8, 9, 10):  # Each puts the one before aside, whatever the year.
-        again = train({**options, "manual_seed": seed})
+        again = train_here({**options, "manual_seed": seed})
         contents.append(again.folder.student.read_bytes())
     archives = list(first.folder.root.parent.glob("tiny_archived_*"))
     kept = {(archive / "tiny.safetensors").read_bytes() for archive in archives}
@@ -82,7 +71,7 @@ def test_a_run_under_a_jumping_clock_is_the_same(
 
 
 def test_the_newest_checkpoint_is_the_one_that_went_furthest(run_options: Options) -> None:
-    run = train(run_options())
+    run = train_here(run_options())
     older = run.folder.states / "10.state"
     os.utime(older, (time.time() + YEAR, time.time() + YEAR))
     assert checkpoints(run.folder.states)[0].name == "12.state"

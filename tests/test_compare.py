@@ -182,6 +182,9 @@ def results() -> list[MethodResult]:
 
 def test_table_shows_spread_and_gain() -> None:
     lines = comparison_table(results(), "Plain").splitlines()
+    diverged = MethodResult("Diverged", {})  # Its scores were not finite.
+    others = comparison_table([diverged, *results()], "Plain").splitlines()
+    assert others[0] == lines[0] and others[3:] == lines[2:]
     assert "30.100 ± 0.141" in lines[2] and "1.00" in lines[2]
     assert "30.600 ± 0.141" in lines[3] and "+0.500 ± 0.000" in lines[3]
     assert "-0.100" in lines[4]
@@ -189,4 +192,7 @@ def test_table_shows_spread_and_gain() -> None:
 
 def test_picture_is_drawn(tmp_path: Path) -> None:
     save_gains(results(), "Plain", tmp_path / "gains.png", "title")
+    lost = [MethodResult("Plain", {}), MethodResult("LSFD", {})]
+    save_gains(lost, "Plain", tmp_path / "nothing.png", "title")
+    assert (tmp_path / "nothing.png").exists()
     assert read_image(tmp_path / "gains.png").std() > 5

@@ -28,6 +28,7 @@ from lsfd.imaging.picture_files import write_picture
 from lsfd.imaging.raster import Raster
 from lsfd.networks.weights import read_state_dict
 from lsfd.training.checkpoint import load_checkpoint, newest_readable, random_state, save_checkpoint
+from lsfd.training.records import read_records
 
 SOAK = Path(__file__).parent.parent / "scripts" / "soak"
 
@@ -180,6 +181,37 @@ def test_an_opencv_that_fills_up_a_cut_jpeg_is_not_believed(
     assert read_image(whole).shape == noise.shape
     with pytest.raises(LsfdError, match="is not an image that can be read"):
         read_image(cut)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_a_camera_puts_behind_a_jpeg_is_left_alone(tmp_path: Path, progressive: bool) -> None:
+    """Films, depth maps: among them stand the marks of a beginning and an end, by chance."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise).save(path, progressive=progressive)
+    whole = read_image(path)
+    path.write_bytes(path.read_bytes() + b"film\xff\xd9film\xff\xdafilm")
+    assert np.array_equal(read_image(path), whole)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        "3",
+        '{"kind": 1, "iteration": 1}',
+        '{"kind": "run"}',
+        '{"kind": "run", "data": 1}',
+        '{"kind": "train", "iteration": 1}',
+        '{"kind": "val", "iteration": 1, "set": [], "scores": {}}',
+    ],
+)
+def test_a_line_without_what_is_read_of_it_is_no_record(tmp_path: Path, line: str) -> None:
+    records = tmp_path / "metrics.jsonl"
+    records.write_text(line + "\n")
+    assert read_records(records) == []
+    with pytest.raises(LsfdError, match="line 1 is no record"):
+        read_records(records, complete=True)
 
 
 def test_an_absurd_resolution_is_written_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import errno
 import logging
 import multiprocessing
 import os
+import pkgutil
 import signal
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +20,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from helpers import exit_status, output_of, run_folder, start_training, wait_for, write_run
 from tensorboard.compat.tensorflow_stub.io import gfile
 
+from lsfd.cli import main
 from lsfd.data.pack import ensure_store
 from lsfd.data.prepare import prepare_pairs
 from lsfd.data.store import GT_FILE
@@ -58,6 +60,22 @@ def disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     yield disks
     for name in ("disks", "kills", "scenes", "warm", "evidence"):
         sys.modules.pop(name, None)
+
+
+class Doubling:
+    """In the place of a network."""
+
+    scale = 2
+    at_once = 1
+    calls = 0
+
+    def expect(self, images: int) -> None:
+        pass
+
+    def enlarge(self, source: Any, target: Any, progress: Any = None) -> None:
+        self.calls += 1
+        height, width, _ = source.shape
+        target.write(0, 0, source.read(0, height, 0, width).repeat(2, 0).repeat(2, 1))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +158,42 @@ def test_a_checkpoint_names_the_systems_error(
     assert not (tmp_path / "gone").exists()
 
 
+def test_what_torch_cannot_save_is_told_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no disk's fault")
+
+    monkeypatch.setattr(torch, "save", refuse)
+    with pytest.raises(RuntimeError, match="no disk's fault") as error:
+        save_checkpoint(tmp_path / "5.state", {})
+    assert error.value.__cause__ is None  # Nor itself.
+
+
+def test_a_failed_image_gives_its_room_back(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rasters = []
+
+    class Failing(Doubling):
+        def enlarge(self, source: Any, target: Any, progress: Any = None) -> None:
+            rasters.append(target)
+            raise LsfdError("no")
+
+    monkeypatch.setattr("lsfd.imaging.raster.IN_MEMORY", 0)
+    report = upscale_path(photographs, tmp_path / "out", Failing())
+    assert len(report.failed) == len(rasters) == 2
+    assert all(raster._file.closed for raster in rasters)
+
+
+def test_a_broken_connection_is_named_where_no_signal_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(signal, "SIGCHLD")  # As on Windows.
+    with pytest.raises(LsfdError, match="was ended by a signal"), naming_dead_workers():
+        raise ConnectionResetError
+
+
 def test_a_store_that_cannot_be_packed_leaves_nothing(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,22 +207,6 @@ def test_a_store_that_cannot_be_packed_leaves_nothing(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")]
     ensure_store(tmp_path, [photographs], None, 2)
-
-
-class Doubling:
-    """In the place of a network."""
-
-    scale = 2
-    at_once = 1
-    calls = 0
-
-    def expect(self, images: int) -> None:
-        pass
-
-    def enlarge(self, source: Any, target: Any, progress: Any = None) -> None:
-        self.calls += 1
-        height, width, _ = source.shape
-        target.write(0, 0, source.read(0, height, 0, width).repeat(2, 0).repeat(2, 1))
 
 
 def test_a_full_disk_stops_a_folder_at_once(
@@ -205,14 +243,24 @@ def test_a_folder_leaves_no_older_leftovers(photographs: Path, tmp_path: Path) -
 
 
 def test_a_killed_worker_of_prepare_is_told(photographs: Path, tmp_path: Path) -> None:
-    def kill() -> None:
-        while len(multiprocessing.active_children()) < 2:
-            time.sleep(0.001)
-        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+    before = set(multiprocessing.active_children())
+    over = threading.Event()
 
-    threading.Thread(target=kill, daemon=True).start()
-    with pytest.raises(LsfdError, match=r"a process that makes pairs was killed.*--workers"):
-        prepare_pairs(photographs, tmp_path / "pairs", [2], workers=2)
+    def kill() -> None:
+        while not over.wait(0.001):
+            started = set(multiprocessing.active_children()) - before
+            if len(started) == 2:
+                os.kill(started.pop().pid or 0, signal.SIGKILL)
+                return
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(LsfdError, match=r"a process that makes pairs was killed.*--workers"):
+            prepare_pairs(photographs, tmp_path / "pairs", [2], workers=2)
+    finally:
+        over.set()
+        killer.join()
 
 
 def test_a_store_that_vanishes_under_the_loader_is_told(
@@ -239,12 +287,36 @@ def test_other_errors_of_the_loader_stay_what_they_are() -> None:
         raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
 
 
-def test_a_run_whose_folder_has_gone_makes_no_other(tmp_path: Path) -> None:
-    from lsfd.training.folder import RunFolder
+@pytest.mark.parametrize(
+    ("last_call", "val_freq", "save_freq"),
+    [
+        ("LSFDModel.optimize_parameters", 1, 100),
+        ("validate", 1, 100),
+        ("LSFDModel.optimize_parameters", 100, 1),
+        ("save_checkpoint", 100, 1),
+    ],
+    ids=["before validation", "during validation", "before a checkpoint", "at the end"],
+)
+def test_a_run_whose_folder_has_gone_makes_no_other(
+    run_options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], last_call: str, val_freq: int, save_freq: int,
+) -> None:  # fmt: skip
+    """When a disk has been unplugged, the path of a folder on it stands for one on another."""
+    options = run_options(
+        train={"total_iter": 1 if last_call == "save_checkpoint" else 2},
+        val={"val_freq": val_freq},
+        logger={"print_freq": 100, "save_checkpoint_freq": save_freq},
+    )
+    file = write_run(tmp_path, options)
+    root = run_folder(file).root
+    call = pkgutil.resolve_name(f"lsfd.training.run:{last_call}")
 
-    folder = RunFolder(tmp_path / "run")
-    folder.create(resuming=False)
-    folder.check()
-    folder.root.rename(tmp_path / "elsewhere")
-    with pytest.raises(DiskError, match=r"run is not there any more; .* --auto_resume"):
-        folder.check()
+    def unplug_after(*arguments: Any, **named: Any) -> Any:
+        result = call(*arguments, **named)
+        root.rename(tmp_path / "unplugged")
+        return result
+
+    monkeypatch.setattr(f"lsfd.training.run.{last_call}", unplug_after)
+    assert main(["train", "-opt", str(file)]) == 2
+    assert f"{root} is not there any more" in capsys.readouterr().err
+    assert not root.exists()

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -30,7 +31,7 @@ from helpers import (
 )
 
 from lsfd.cli import main
-from lsfd.training import lock, reporter
+from lsfd.training import lock
 from lsfd.training.folder import RunFolder
 from lsfd.training.planned import plan_runs
 from lsfd.training.records import read_records
@@ -41,9 +42,8 @@ SHORT = {"total_iter": 4}
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _impatient(monkeypatch: pytest.MonkeyPatch, no_curves: None) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.0)
-    monkeypatch.setattr(reporter, "save_run_curves", lambda *_: None)
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_without_locks_there_is_a_warning(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(lock.LOGGER, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("lsfd"), "propagate", True)
     with lock.held(RunFolder(tmp_path / "run")):
         pass
     assert "its file system has no locks" in caplog.text

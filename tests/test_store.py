@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import logging
 import multiprocessing
 import os
 import pickle
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -256,7 +260,7 @@ def test_a_store_that_nobody_may_write_to_is_read(
     # Permissions would not stop a test that runs as root.
     for name in ("mkdir", "rename", "unlink", "write_text", "touch"):
         monkeypatch.setattr(Path, name, refuse)
-    monkeypatch.setattr(pack, "FileLock", refuse)
+    monkeypatch.setattr(pack, "locked", refuse)
     assert ensure_store(tmp_path / "cache", [hr], None, 4).fingerprint == written.fingerprint
     with pytest.raises(
         LsfdError, match=r"the image store .* cannot be written: Read-only file system"
@@ -280,6 +284,43 @@ def test_a_check_finds_any_change(tmp_path: Path, hr: Path, file: str) -> None:
     assert len(open_store(folder)) == 3  # Opening reads no pixel.
     with pytest.raises(LsfdError, match=r"store is not what was packed: .*; delete the folder"):
         verify_store(folder)
+
+
+def test_damaged_pixels_are_not_kept_when_images_were_touched(tmp_path: Path, hr: Path) -> None:
+    folder = tmp_path / "store"
+    build_store(folder, [hr], None, 4)
+    content = bytearray((folder / "gt.bin").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "gt.bin").write_bytes(content)
+    os.utime(next(hr.iterdir()))
+    build_store(folder, [hr], None, 4)
+    verify_store(folder)
+
+
+def test_a_folder_whose_number_never_stays_is_named(
+    tmp_path: Path, hr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build_store(tmp_path / "store", [hr], None, 4).folder
+    stat, numbers = Path.stat, itertools.count()
+
+    def unsteady(path: Path, **how: Any) -> Any:
+        return SimpleNamespace(st_ino=next(numbers)) if path == folder else stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", unsteady)
+    with pytest.raises(LsfdError, match="replaced again and again"):
+        open_store(folder)
+
+
+def test_a_store_is_packed_where_there_are_no_locks(
+    tmp_path: Path, hr: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr(logging.getLogger("lsfd"), "propagate", True)
+    assert len(build_store(tmp_path / "store", [hr], None, 4)) == 3
+    assert "has no locks (No locks available)" in caplog.text
 
 
 def test_the_command_checks_stores(

@@ -67,12 +67,19 @@ def test_what_setup_cfg_asks_for_is_pinned_within_its_ranges() -> None:
         assert all(requirement.specifier.contains(each) for each in versions), requirement
 
 
+def test_both_builds_of_torch_are_of_one_version() -> None:
+    """CPU_BUILD in scripts/lock.py has to follow an upgrade by hand."""
+    versions = {next(iter(each.specifier)).version for each in pins()["torch"]}
+    assert len({version.partition("+")[0] for version in versions}) == 1, versions
+
+
 def test_the_licence_of_every_package_is_listed(scripts: tuple[ModuleType, ModuleType]) -> None:
     licences = scripts[1]
     listed = re.findall(
         r"^\| (\w[\w.-]+)", licences.OUTPUT.read_text(encoding="utf-8"), re.MULTILINE
     )
-    assert listed[1:] == licences.pinned()  # The first is the heading.
+    remedy = "run scripts/licences.py"
+    assert listed[1:] == licences.pinned(), remedy  # The first is the heading.
     assert {canonicalize_name(name) for name in listed[1:]} == set(pins())
 
 

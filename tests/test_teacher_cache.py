@@ -126,12 +126,7 @@ def test_each_teacher_has_a_cache(options: Options, teacher_file: Path, tmp_path
         assert calls == calls_expected
 
 
-def test_a_resume_reads_and_goes_on_writing(
-    options: Options, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Drawing takes longer than all else.
-    monkeypatch.setattr("lsfd.training.reporter.save_run_curves", lambda *_: None)
-
+def test_a_resume_reads_and_goes_on_writing(options: Options, no_curves: None) -> None:
     def go(given: dict[str, Any], *, auto_resume: bool = False) -> tuple[Run, int]:
         del given["datasets"]["val"]
         run = Run(options_from_dict(given), Processes())

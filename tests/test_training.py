@@ -13,7 +13,7 @@ import pytest
 import torch
 from basicsr.models import build_model
 from distillation import sections_of
-from helpers import assert_same
+from helpers import assert_same, train_here
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,15 +31,8 @@ from lsfd.training.run import Run
 Options = Callable[..., dict[str, Any]]
 
 
-def run(options: dict[str, Any], *, auto_resume: bool = False) -> Run:
-    """Train in this process and return the finished run."""
-    finished = Run(options_from_dict(options), Processes())
-    assert finished.go(auto_resume=auto_resume) == 0
-    return finished
-
-
 def test_a_run_leaves_what_it_promises(run_options: Options) -> None:
-    finished = run(run_options())
+    finished = train_here(run_options())
     folder = finished.folder
     assert [path.name for path in checkpoints(folder.states)] == ["12.state", "10.state"]
     assert folder.curves.stat().st_size > 0
@@ -63,7 +56,7 @@ def test_a_run_leaves_what_it_promises(run_options: Options) -> None:
 
 def test_exported_student_is_a_plain_network(run_options: Options) -> None:
     options = run_options()
-    finished = run(options)
+    finished = train_here(options)
     plain = build_network(options["network_g"])
     saved = load_file(finished.folder.student)
     assert saved.keys() == plain.state_dict().keys()
@@ -78,7 +71,7 @@ def test_weight_zero_is_training_without_a_teacher(run_options: Options, method:
     student = {key: value for key, value in sections.items() if key == "network_g"}
     without = run_options(name="plain", distillers=None, network_t=None, **student)
     del without["path"]["pretrain_network_t"]
-    first, second = run(with_teacher), run(without)
+    first, second = train_here(with_teacher), train_here(without)
     assert_same(first.model.net_g.state_dict(), second.model.net_g.state_dict())
 
 
@@ -92,12 +85,12 @@ def test_teacher_is_untouched_and_resume_is_exact(run_options: Options, method: 
     assert all(not p.requires_grad for t in whole.model.teachers for p in t.parameters())
 
     options = run_options(name="parts", **sections)
-    parts = run(options)
+    parts = train_here(options)
     for path in checkpoints(parts.folder.states):
         if path.name != "10.state":
             path.unlink()
     parts.folder.student.unlink()
-    resumed = run(options, auto_resume=True)
+    resumed = train_here(options, auto_resume=True)
     assert resumed.folder.student.read_bytes() == whole.folder.student.read_bytes()
     assert_same(
         load_checkpoint(resumed.folder.states / "12.state"),
@@ -107,7 +100,7 @@ def test_teacher_is_untouched_and_resume_is_exact(run_options: Options, method: 
 
 def test_same_seed_same_student_other_seed_other(run_options: Options) -> None:
     students = [
-        run(run_options(name=f"run{i}", manual_seed=seed)).model.net_g.state_dict()
+        train_here(run_options(name=f"run{i}", manual_seed=seed)).model.net_g.state_dict()
         for i, seed in enumerate((1, 1, 2))
     ]
     assert_same(students[0], students[1])
@@ -118,7 +111,7 @@ def test_accumulation_equals_a_larger_batch(run_options: Options) -> None:
     once, twice = run_options(name="once"), run_options(name="twice")
     once["datasets"]["train"]["batch_size_per_gpu"] = 4
     twice["train"]["accumulate"] = 2
-    first, second = run(once), run(twice)
+    first, second = train_here(once), train_here(twice)
     for name, value in first.model.net_g.state_dict().items():
         torch.testing.assert_close(
             value, second.model.net_g.state_dict()[name], rtol=1e-3, atol=1e-5
@@ -127,33 +120,33 @@ def test_accumulation_equals_a_larger_batch(run_options: Options) -> None:
 
 def test_earlier_runs_are_kept_aside(run_options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.strftime", lambda *_: "20260102_030405")  # all in one second
-    first = run(run_options())
+    first = train_here(run_options())
     bytes_before = first.folder.student.read_bytes()
     for seed in (8, 9):
-        run(run_options(manual_seed=seed))
+        train_here(run_options(manual_seed=seed))
     archived = sorted(first.folder.root.parent.glob("tiny_archived_*"))
     assert len(archived) == 2
     assert (archived[0] / "tiny.safetensors").read_bytes() == bytes_before
 
 
 def test_resume_falls_back_to_a_readable_checkpoint(run_options: Options) -> None:
-    first = run(run_options())
+    first = train_here(run_options())
     final = first.folder.student.read_bytes()
     newest = checkpoints(first.folder.states)[0]
     newest.write_bytes(newest.read_bytes()[:1000])
-    resumed = run(run_options(), auto_resume=True)
+    resumed = train_here(run_options(), auto_resume=True)
     assert resumed.folder.student.read_bytes() == final
 
 
 def test_going_back_drops_what_came_after(run_options: Options) -> None:
-    first = run(run_options(logger={"keep_checkpoints": 3}))
+    first = train_here(run_options(logger={"keep_checkpoints": 3}))
     final = first.folder.student.read_bytes()
     going_back = run_options(
         logger={"keep_checkpoints": 3},
         path={"resume_state": str(first.folder.states / "5.state")},
         train={"total_iter": 8},
     )
-    again = run(going_back)
+    again = train_here(going_back)
     assert [path.name for path in checkpoints(again.folder.states)] == ["8.state", "5.state"]
     assert again.folder.student.read_bytes() != final
 
@@ -166,11 +159,11 @@ def test_a_network_argument_is_named_once(run_options: Options) -> None:
 
 
 def test_resume_with_another_student_is_refused(run_options: Options) -> None:
-    newest = checkpoints(run(run_options()).folder.states)[0]
+    newest = checkpoints(train_here(run_options()).folder.states)[0]
     other = run_options(path={"resume_state": str(newest)})
     other["network_g"] = {**other["network_g"], "num_feat": 10}
     with pytest.raises(LsfdError, match="does not fit this option file"):
-        run(other)
+        train_here(other)
 
 
 def test_feeds_basicsr_users(run_options: Options) -> None:
@@ -216,8 +209,8 @@ def test_a_nonfinite_step_is_skipped_and_counted(
     run_options: Options, broken: type[Broken]
 ) -> None:
     broken.bad = {5, 6, 9}
-    finished = run(run_options(distillers=[{"type": "Broken"}]))
-    assert finished.model.skipped == 3
+    finished = train_here(run_options(distillers=[{"type": "Broken"}]))
+    assert finished.model.skipped.total == 3
     assert all(torch.isfinite(value).all() for value in finished.model.net_g.parameters())
     text = finished.folder.records.read_text()
     assert "NaN" not in text and json.loads(text.splitlines()[-1])
@@ -229,7 +222,7 @@ def test_persistent_nonfinite_losses_stop_the_run(
     broken.bad = set(range(4, 100))
     options = run_options(distillers=[{"type": "Broken"}], train={"max_skipped": 3})
     with pytest.raises(LsfdError, match=r"iteration 6: .*3 steps in a row.*train.optim_g.lr"):
-        run(options)
+        train_here(options)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +278,7 @@ def test_a_run_says_its_global_batch_and_learning_rate(
     run_options: Options, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = {"accumulate": 4, "lr_scaling": "sqrt", "total_iter": 2}
-    records = read_records(run(run_options(train=train)).folder.records)
+    records = read_records(train_here(run_options(train=train)).folder.records)
     assert (records[0]["batch"], records[0]["learning_rate"]) == (8, 2e-3)
     assert [record["lr"] for record in records if record["kind"] == "train"] == [2e-3]
     first = capsys.readouterr().out.splitlines()[0]

@@ -166,7 +166,7 @@ def test_nothing_to_upscale(tmp_path: Path) -> None:
 
 
 def test_outputs_need_a_folder(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(LsfdError, match=r"the output folder .*notes\.txt cannot be made"):
+    with pytest.raises(LsfdError, match=r"the folder .*notes\.txt cannot be written"):
         upscale_path(source, source / "notes.txt", Doubler())
     with pytest.raises(LsfdError, match=r"'\.gif' is no image format.*; a folder of that name"):
         upscale_path(source / "cat.png", tmp_path / "cat.gif", Doubler())

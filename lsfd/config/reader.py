@@ -27,7 +27,7 @@ MAX_BYTES = 1 << 18
 MAX_NODES = 100_000
 """A document may not have more values than this, aliases counted as often as they are used."""
 MAX_DEPTH = 50
-_HUGE = f"has more than {MAX_BYTES} characters, which no option file needs"
+_HUGE = f"has more than {MAX_BYTES} bytes, which no option file needs"
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"

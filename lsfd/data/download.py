@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import requests
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from lsfd.data.archives import extract
 from lsfd.data.catalogue import CATALOGUE
 from lsfd.errors import LsfdError, nearest
 from lsfd.imaging.files import find_images
+from lsfd.locks import Timeout, locked
 
 _ATTEMPTS = 4  # in a row, none of which brought the file further
 _PAUSE_S = 1.0  # before the second attempt, doubled before each further one
@@ -84,7 +84,7 @@ def download(
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         # Two processes that write one part would spoil it, at worst behind the checksum's back.
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+        with locked(path.with_name(f".{path.name}.lock"), timeout=0):
             _fetch(url, part, size, progress)
             found = _checksum(part, checksum)
             if found != checksum:
@@ -133,7 +133,8 @@ def _stream(url: str, part: Path, size: int | None, progress: bool) -> None:
         response.raise_for_status()
         start = have if resumed else 0
         length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
+        # A server may say anything.
+        total = start + int(length) if length and length.isdecimal() else None
         bar = tqdm(
             desc=part.stem,
             initial=start,

@@ -12,13 +12,12 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -35,6 +34,7 @@ from lsfd.data.store import (
 from lsfd.disk import disk_error
 from lsfd.errors import LsfdError
 from lsfd.imaging.degradation import Degradation
+from lsfd.locks import locked
 from lsfd.terminal import visible
 
 _Images = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -71,8 +71,8 @@ def build_store(
 
     A store that is already there is used as it is if it was made by the same request from the
     same files (by name, size, and times of writing and of any change), and otherwise replaced in
-    one step. Where several
-    processes ask at once, one builds and the others wait. Needs memory for a few images only.
+    one step. Where several processes ask at once, one builds and the others wait. Needs memory for
+    a few images only.
 
     Args:
         folder: where the store goes.
@@ -113,17 +113,22 @@ def verify_store(folder: Path) -> Store:
         LsfdError: there is no store in ``folder``, it is damaged, or it was changed.
     """
     store = open_store(folder)
-    content = hashlib.sha256()
-    what = f"checking {visible(folder.name)}"
-    for number in tqdm(range(len(store)), what, unit="image", disable=None):
-        content.update(store.gt(number).data)
-        content.update(store.lq(number).data)
-    if _fingerprint(content, store.scale, store.names, store.shapes) != store.fingerprint:
+    if not _has_its_fingerprint(store):
         raise LsfdError(
             f"the image store {folder} is not what was packed: its content does not have its "
             "fingerprint; delete the folder and it is built again from the images"
         )
     return store
+
+
+def _has_its_fingerprint(store: Store) -> bool:
+    """Read all of a store, and tell whether it is what was packed."""
+    content = hashlib.sha256()
+    what = f"checking {visible(store.folder.name)}"
+    for number in tqdm(range(len(store)), what, unit="image", disable=None):
+        content.update(store.gt(number).data)
+        content.update(store.lq(number).data)
+    return _fingerprint(content, store.scale, store.names, store.shapes) == store.fingerprint
 
 
 def _build(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, source: str) -> None:
@@ -144,9 +149,9 @@ def _build(folder: Path, pairs: list[ImagePair], scale: int, min_size: int, sour
         _remove_unfinished(folder)
 
 
-def _lock(folder: Path, timeout: float = -1) -> FileLock:
-    """Return a store's lock; the system frees it when its holder dies: a kill blocks nobody."""
-    return FileLock(folder.parent / f".{folder.name}.lock", timeout=timeout)
+def _lock(folder: Path, timeout: float = -1) -> AbstractContextManager[None]:
+    """Return a context in which this process alone packs a store."""
+    return locked(folder.parent / f".{folder.name}.lock", timeout)
 
 
 def _unfinished(folder: Path) -> tuple[Path, Path]:
@@ -161,9 +166,10 @@ def _remove_unfinished(folder: Path) -> None:
 
 
 def _holds_same(folder: Path, new: Path) -> bool:
-    """Tell whether there is a store in ``folder`` with the content of the one in ``new``."""
+    """Tell whether there is a store in ``folder``, undamaged, with the content of ``new``'s."""
     try:
-        return open_store(folder).fingerprint == open_store(new).fingerprint
+        old = open_store(folder)
+        return old.fingerprint == open_store(new).fingerprint and _has_its_fingerprint(old)
     except LsfdError:
         return False
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from lsfd.atomic import remove_leftovers
 from lsfd.data.workers import end_with_parent
-from lsfd.disk import disk_error
+from lsfd.disk import make_folders
 from lsfd.errors import LsfdError
 from lsfd.imaging.degradation import Degradation, low_resolution
 from lsfd.imaging.files import find_images, read_image, write_image
@@ -115,7 +115,7 @@ def prepare_pairs(
         raise LsfdError(f"no image was found in {source}")
     jobs = _plan(source, out, images, wanted, degradation)
     problems = [f"{path} is not an image" for path in _other_files(source, out, images)]
-    _make_folders({path.parent for job in jobs for path in (job.hr, *job.lr.values())})
+    make_folders({path.parent for job in jobs for path in (job.hr, *job.lr.values())})
     made = existing = 0
     workers = min(workers or os.cpu_count() or 1, len(jobs))
     with tqdm(_run(jobs, workers), "prepare", len(jobs), unit="image", disable=None) as outcomes:
@@ -201,14 +201,6 @@ def _other_files(source: Path, out: Path, images: Sequence[Path]) -> list[Path]:
         and not path.is_relative_to(out)
         and not any(part.startswith(".") for part in path.relative_to(source).parts)
     )
-
-
-def _make_folders(folders: set[Path]) -> None:
-    for folder in sorted(folders):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise disk_error(folder, error) from error
 
 
 def _run(jobs: Sequence[_Job], workers: int) -> Iterator[_Outcome]:

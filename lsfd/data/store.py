@@ -34,6 +34,9 @@ INDEX_FILE = "index.json"
 _SEAL = "seal"
 """Entry of the index: a digest of the others."""
 
+_MOST_TRIES = 10
+"""To open a store that is being replaced; on some network shares numbers of files never agree."""
+
 _Side = Annotated[int, Field(ge=1)]
 
 
@@ -154,11 +157,12 @@ def open_store(folder: Path) -> Store:
         LsfdError: there is no store in ``folder``, or it is damaged or of another version.
     """
     try:
-        while True:
+        for _ in range(_MOST_TRIES):
             before = folder.stat().st_ino
             store = Store(folder, StoreIndex.load(folder))
             if folder.stat().st_ino == before:  # Otherwise index and pixels may be of two stores.
                 return store
+        raise OSError("it is replaced again and again")
     except (OSError, ValueError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise LsfdError(

@@ -5,6 +5,7 @@ The only place where OpenCV's BGR order is met: every image that leaves or enter
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,12 @@ _BEGINNINGS = (
     b"P1", b"P2", b"P3", b"P4", b"P5", b"P6",
 )  # fmt: skip
 """Of files of these formats; OpenCV would read others, too, whatever the name says."""
+
+
+_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+"""Begins a part of a JPEG; those left out stand for bytes and restarts within a scan."""
+
+_JPEG_END = 0xD9
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -71,8 +78,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def _is_cut_jpeg(data: bytes) -> bool:
     """Return whether a JPEG's end is missing, in whose place OpenCV would put grey."""
-    # The end comes behind the beginning of the last scan; in the scan itself neither can occur.
-    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    place = 2
+    while found := _JPEG_MARKER.search(data, place):
+        place = found.end()
+        if data[place - 1] == _JPEG_END:  # Cameras put films and depth maps behind it.
+            return False
+        place += max(int.from_bytes(data[place : place + 2], "big"), 2)  # Past a thumbnail, say.
+    return True
 
 
 def write_image(path: Path, image: NDArray[np.uint8], *, make_folder: bool = True) -> None:

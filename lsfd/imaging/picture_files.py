@@ -120,7 +120,10 @@ def _save(image: pyvips.Image, form: Format, name: str) -> None:
     try:
         getattr(image, form.saver)(name, **options)
     except pyvips.Error as error:
-        raise error_told(error.detail) or error from error
+        told = error_told(error.detail)
+        if told is None:
+            raise
+        raise told from error
 
 
 def _described(picture: Picture) -> pyvips.Image:

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lsfd.atomic import remove_leftovers
-from lsfd.disk import DiskError
+from lsfd.disk import DiskError, make_folders
 from lsfd.errors import LsfdError
 from lsfd.imaging.picture import Picture, read_picture
 from lsfd.imaging.picture_files import format_of, write_picture
@@ -124,7 +124,7 @@ def upscale_path(
     if shard is not None:
         jobs = dict(shard.take(sorted(jobs.items())))
         report.skipped = shard.take(sorted(planned.skipped))
-    _make_folders({target.parent for target in jobs.values()})
+    make_folders({target.parent for target in jobs.values()})
     if resume:
         report.kept = [target for target in jobs.values() if target.exists()]
         for target in report.kept:
@@ -132,16 +132,6 @@ def upscale_path(
         jobs = {image: target for image, target in jobs.items() if not target.exists()}
     _run(jobs, enlarger, size, report)
     return report
-
-
-def _make_folders(folders: set[Path]) -> None:
-    for folder in sorted(folders):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LsfdError(
-                f"the output folder {folder} cannot be made ({error.strerror}); choose another one"
-            ) from error
 
 
 def _run(
@@ -192,7 +182,11 @@ def _enlarged(
         shape = (height * enlarger.scale, width * enlarger.scale, bands)
         dtype = source.dtype if format_of(target).deep else np.uint8
         raster = Raster(shape, dtype, target.parent)
-        enlarger.enlarge(source, raster, progress)
+        try:
+            enlarger.enlarge(source, raster, progress)
+        except BaseException:  # Its traceback holds the raster until the folder is done.
+            raster.close()
+            raise
     finally:
         source.close()
     return Picture(raster, given.metadata, given.resolution)

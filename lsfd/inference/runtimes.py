@@ -223,8 +223,12 @@ def _no_image_network(source: str) -> LsfdError:
 
 def _check_operations(model: openvino.Model) -> None:
     """Refuse what might never end."""
-    if any(operation.get_type_name() in LOOPS for operation in model.get_ops()):
-        raise LsfdError(NO_LOOPS)
+    for operation in model.get_ops():
+        if operation.get_type_name() in LOOPS:
+            raise LsfdError(NO_LOOPS)
+        if operation.get_type_name() == "If":
+            for branch in range(2):
+                _check_operations(operation.get_function(branch))
 
 
 def _read(path: Path) -> bytes:

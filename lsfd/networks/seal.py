@@ -65,22 +65,26 @@ def check_seal(data: bytes, beside: bytes = b"") -> None:
         )
 
 
-def _is_whole(data: bytes, beside: bytes) -> bool:
-    seal = _SEAL.search(data)
-    if seal is None:
-        return False
-    blank = data[: seal.start(1)] + BLANK.encode() + data[seal.end(1) :]
-    return seal[1] == _digest(blank, beside)
-
-
 def check_seal_of(path: Path) -> None:
-    """Compare a single file with its digest; as :func:`check_seal`."""
+    """Compare a single file with its digest, where it has one.
+
+    Raises:
+        LsfdError: naming the file: it cannot be read, or is not what was written.
+    """
     try:
         check_seal(path.read_bytes())
     except OSError as error:
         raise LsfdError(f"{path}: cannot be read: {error.strerror}") from error
     except LsfdError as error:
         raise LsfdError(f"{path}: {error}") from error
+
+
+def _is_whole(data: bytes, beside: bytes) -> bool:
+    seal = _SEAL.search(data)
+    if seal is None:
+        return False
+    blank = data[: seal.start(1)] + BLANK.encode() + data[seal.end(1) :]
+    return seal[1] == _digest(blank, beside)
 
 
 def _digest(data: bytes, beside: bytes) -> bytes:

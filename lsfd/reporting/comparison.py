@@ -75,7 +75,7 @@ def comparison_table(results: Sequence[MethodResult], baseline: str) -> str:
         baseline: name of the method that gains are measured against.
     """
     reference = {result.name: result for result in results}.get(baseline)
-    names = list(results[0].scores)
+    names = _sets(results)
     header = ["method", *(text for name in names for text in (name, f"gain ({name})"))]
     header += ["s/step", "memory (GiB)"]
     rows: list[list[Cell]] = []
@@ -88,6 +88,11 @@ def comparison_table(results: Sequence[MethodResult], baseline: str) -> str:
         row.append(None if result.memory is None else result.memory / 2**30)
         rows.append(row)
     return markdown_table(header, rows, digits={len(header) - 2: 3, len(header) - 1: 2})
+
+
+def _sets(results: Sequence[MethodResult]) -> list[str]:
+    """Return the names of all sets; a method whose results are not finite has no scores."""
+    return list(dict.fromkeys(name for result in results for name in result.scores))
 
 
 def _spread(values: Sequence[float]) -> str | None:
@@ -120,10 +125,10 @@ def save_gains(
     """
     reference = {result.name: result for result in results}[baseline]
     others = [result for result in results if result is not reference]
-    sets = list(reference.scores)
+    sets = _sets(results)
     gains = {
         result.name: {
-            name: gain(result.scores.get(name, {}), reference.scores[name]) for name in sets
+            name: gain(result.scores.get(name, {}), reference.scores.get(name, {})) for name in sets
         }
         for result in others
     }
@@ -131,8 +136,8 @@ def save_gains(
         gains, key=lambda name: np.mean([g.mean for g in gains[name].values() if g] or [0])
     )
     with saved_figure(path, 1.4 + 0.3 * max(len(order), 1), title) as figure:
-        panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
-        for axes, name in zip(panels, sets, strict=True):
+        panels = figure.subplots(1, max(len(sets), 1), sharey=True, squeeze=False)[0]
+        for axes, name in zip(panels, sets, strict=False):
             axes.set_title(name)
             axes.axvline(0, color=MUTED, linewidth=1)
             axes.set_xlabel(f"gain over {baseline} (dB)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -21,7 +22,9 @@ class Bar(tqdm):  # type: ignore[type-arg]
         Args:
             how: tqdm's arguments.
         """
-        super().__init__(**how)
+        # tqdm's thread that looks after bars compares with the host's clock: it is to leave this
+        # one alone.
+        super().__init__(**{"maxinterval": math.inf, **how})
         if not self.disable:
             self._time = time.monotonic
             self.start_t = self.last_print_t = self._time()

@@ -37,7 +37,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         try:
             torch.save({"format": FORMAT, **state}, noting)
         except RuntimeError as error:  # torch's own words for a failed write
-            raise noting.error or error from error
+            if noting.error is None:
+                raise
+            raise noting.error from error
 
 
 class _Noting:

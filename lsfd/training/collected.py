@@ -99,5 +99,5 @@ def _training_set(run: PlannedRun) -> Any:
 
 def _images(folder: RunFolder) -> str | None:
     """Return name, number and fingerprint of the images that a run was trained on."""
-    records = read_records(folder.records)
+    records = read_records(folder.records, complete=True)
     return next((record["data"] for record in records if record["kind"] == "run"), None)

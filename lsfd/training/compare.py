@@ -196,9 +196,7 @@ def numbers(runs: Sequence[PlannedRun], results: Sequence[MethodResult]) -> dict
     return {
         "scale": options.scale,
         "total_iter": options.train.total_iter,
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
         "methods": {
             result.name: {
                 "psnr_y": {name: dict(by_seed) for name, by_seed in result.scores.items()},

@@ -309,9 +309,7 @@ class Compression:
             data=f"{options.datasets.train.name}: {len(self.store)} images, "
             f"fingerprint {self.store.fingerprint[:16]}",
             seed=options.manual_seed,
-            commit=provenance.commit(),
-            versions=provenance.versions(),
-            hardware=provenance.hardware(),
+            **provenance.stamp(),
             note=f"assembled for {choice.budget}, not fine-tuned",
         )
 

@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
-from filelock import FileLock, Timeout
-
 from lsfd.disk import disk_error
 from lsfd.errors import LsfdError
+from lsfd.locks import FileLock, Timeout, acquired
 from lsfd.training.bar import Bar
 from lsfd.training.planned import PlannedRun
 from lsfd.training.records import read_records
@@ -119,10 +118,9 @@ def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
 
 def _start(run: PlannedRun, jobs: int) -> _Running | None:
     """Start a run; None: another process trains it, or has finished it meanwhile."""
-    lock = FileLock(run.lock)
     try:
         run.lock.parent.stat()  # Locking would make the folder where a disk that has gone was.
-        lock.acquire(timeout=0)
+        lock = acquired(run.lock, timeout=0)
     except Timeout:
         return None
     except OSError as error:

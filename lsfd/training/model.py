@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -37,9 +36,8 @@ from lsfd.training.finite import (
 from lsfd.training.phases import MethodTurn, Phase, phase_at, plan
 from lsfd.training.schedule import learning_rate, rate_factor
 from lsfd.training.step import DistillationStep
+from lsfd.training.tally import LossMeans, SkippedSteps
 from lsfd.training.teacher_cache import Result, teacher_caches, weights_digest
-
-LOGGER = logging.getLogger("lsfd")
 
 SMALLEST_SCALE = 1.0
 """Of fp16's loss: below it an overflow is no matter of the scale any more."""
@@ -127,11 +125,9 @@ class LSFDModel(BaseModel):
         self.optimizers = [self.optimizer_g, *(optimizer for _, optimizer in self.turns)]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.rate_factor = rate_factor(self.options.train, self.processes.world_size)
-        self.skipped = 0
-        self._skipped_in_a_row = 0
         self._kept = KeptBuffers(self.step)
-        self._loss_sums: dict[str, Tensor] = {}
-        self._loss_count = 0
+        self.loss_means = LossMeans(self.device, self.processes)
+        self.skipped = SkippedSteps(self.options.train.max_skipped, self.processes)
 
     def _phases(self, parts: Parts) -> list[Phase]:
         try:
@@ -215,7 +211,7 @@ class LSFDModel(BaseModel):
             self._begin_phase()
         rate = learning_rate(self.options.train, phase, current_iter) * self.rate_factor
         if phase.stage is not None and not phase.stage.learns:
-            self._count_skipped(current_iter, self._look(phase, current_iter))
+            self.skipped.count(current_iter, self._look(phase, current_iter))
             return
         terms, problem = self._take_step(self.optimizer_g, rate, phase, current_iter, None)
         problems = [problem]
@@ -229,10 +225,10 @@ class LSFDModel(BaseModel):
                     )
                     terms |= its_terms
                     problems.append(problem)
-            self._collect(terms)
+            self.loss_means.add(terms)
             for network, average in zip((self.net_g, *self.peers), self._averages, strict=True):
                 average.update_parameters(network)
-        self._count_skipped(current_iter, "; ".join(filter(None, problems)))
+        self.skipped.count(current_iter, "; ".join(filter(None, problems)))
 
     def _take_step(
         self,
@@ -415,49 +411,9 @@ class LSFDModel(BaseModel):
                         "train.precision: fp32"
                     )
 
-    def _count_skipped(self, current_iter: int, problem: str) -> None:
-        """Count and tell what was skipped in an iteration; "": nothing was."""
-        if not problem:
-            self._skipped_in_a_row = 0
-            return
-        self.skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= self.options.train.max_skipped:
-            raise LsfdError(
-                f"iteration {current_iter}: the loss or its gradient was not finite for "
-                f"{self._skipped_in_a_row} steps in a row (train.max_skipped), in the last one "
-                f"{problem}; lower train.optim_g.lr, set train.clip_grad_norm, or use "
-                "train.precision: fp32, and go on from the last checkpoint with path.resume_state"
-            )
-        if self.processes.is_first:
-            LOGGER.warning("iteration %d: skipped, %s", current_iter, problem)
-
-    def _collect(self, terms: Mapping[str, Tensor]) -> None:
-        """Add to the running sums without waiting for the device."""
-        for name, value in terms.items():
-            self._loss_sums[name] = self._loss_sums.get(name, torch.zeros_like(value)) + value
-        self._loss_count += 1
-
     def get_current_log(self) -> dict[str, float]:
         """Return each named loss, averaged over processes and steps since the last call."""
-        if not self._loss_sums:
-            return {}
-        values = torch.stack(list(self._loss_sums.values())) / self._loss_count
-        if self.processes.distributed:
-            distributed.all_reduce(values)
-            values = values / self.processes.world_size
-        log = dict(zip(self._loss_sums, values.tolist(), strict=True))
-        self._loss_sums, self._loss_count = {}, 0
-        return log
-
-    def log_state(self) -> list[Any]:
-        """Return this process's running sums of the losses, and of how many steps they are."""
-        return [{name: value.cpu() for name, value in self._loss_sums.items()}, self._loss_count]
-
-    def load_log_state(self, state: Sequence[Any]) -> None:
-        """Put back what :meth:`log_state` returned."""
-        sums, self._loss_count = state
-        self._loss_sums = {name: value.to(self.device) for name, value in sums.items()}
+        return self.loss_means.take()
 
     def get_current_learning_rate(self) -> list[float]:
         """Return the learning rate of the last step."""
@@ -474,7 +430,10 @@ class LSFDModel(BaseModel):
         return {name: value.detach().cpu() for name, value in named.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that training changes: a resume from it goes on bit for bit."""
+        """Return what training changes, but for the sums of ``loss_means``.
+
+        Each process has its own of those; with them, a resume goes on bit for bit.
+        """
         return {
             "student": self.net_g.state_dict(),
             "peers": [peer.state_dict() for peer in self.peers],
@@ -482,8 +441,7 @@ class LSFDModel(BaseModel):
             "distillers": self.step.distillers.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
-            "skipped": [self.skipped, self._skipped_in_a_row],
-            "log": self.log_state(),
+            "skipped": self.skipped.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
@@ -502,8 +460,9 @@ class LSFDModel(BaseModel):
             for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(its)
             self.scaler.load_state_dict(state["scaler"])
-            self.skipped, self._skipped_in_a_row = state["skipped"]
-            self.load_log_state(state["log"])
+            self.skipped.load_state(state["skipped"])
+            if "log" in state:  # Of an older version; now each process has its own.
+                self.loss_means.load_state(state["log"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise LsfdError(
                 f"{source}: does not fit this option file's student and distillers "

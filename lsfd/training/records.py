@@ -2,7 +2,7 @@
 
 JSON has no infinity, which is the PSNR of identical images: it is the string ``"inf"``.
 
-``{"kind": "run", ...}`` once: where the run comes from (seed, data, commit, versions, hardware).
+``{"kind": "run", ...}`` at each start: seed, data, commit, versions, hardware.
 ``{"kind": "train", "iteration": 100, "losses": {...}, "lr": 1e-4, "seconds_per_iteration": 0.1}``
 ``{"kind": "val", "iteration": 1000, "set": "Set5", "scores": {"psnr": 30.1}}``
 """
@@ -23,7 +23,9 @@ Record = dict[str, Any]
 RESUME = "go on with --auto_resume"
 """What to do when the disk that a run could not write to is mended."""
 
-_NEEDED = {"train": ("iteration", "losses"), "val": ("iteration", "set", "scores")}
+_NEEDED = {
+    "run": ("data",), "train": ("iteration", "losses"), "val": ("iteration", "set", "scores"),
+}  # fmt: skip
 """Parts without which a record of a kind is damaged."""
 
 _INFINITY = ("inf", "-inf", "nan")
@@ -82,8 +84,10 @@ def _is_whole(record: Any) -> bool:
     """Return whether a line's value is a record with all that is read of it."""
     if not isinstance(record, dict) or type(record.get("iteration", 0)) is not int:
         return False
+    if not all(isinstance(record.get(name, ""), str) for name in ("kind", "set", "data")):
+        return False
     numbers = [record.get(name, {}) for name in ("losses", "scores")]
-    return all(name in record for name in _NEEDED.get(str(record.get("kind")), ())) and all(
+    return all(name in record for name in _NEEDED.get(str(record.get("kind")), ("kind",))) and all(
         isinstance(part, dict) and all(map(_is_number, part.values())) for part in numbers
     )
 

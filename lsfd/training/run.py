@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from basicsr.utils.registry import MODEL_REGISTRY
 
 from lsfd.allocation import keep_freed_memory
-from lsfd.atomic import write_text
+from lsfd.atomic import write_bytes
 from lsfd.config.changes import Change
 from lsfd.config.load import LoadedOptions, load_options
 from lsfd.data.patches import PatchDataset
@@ -97,8 +97,7 @@ def train(
     section = loaded.options.dist_params
     processes = distributed.start(launcher, use_cuda, section.backend, section.port)
     try:
-        with naming_dead_workers():
-            return train_generations(option_file, overrides, processes, auto_resume=auto_resume)
+        return train_generations(option_file, overrides, processes, auto_resume=auto_resume)
     finally:
         distributed.stop()
 
@@ -119,7 +118,9 @@ def train_generations(
             # A later student needs its teacher as it is; the last one is trained, or gone on with.
             if number < len(row) and processes.from_first(partial(_is_done, loaded, auto_resume)):
                 continue
-            status = Run(loaded, processes).go(auto_resume=auto_resume)
+            has_workers = loaded.options.datasets.train.num_worker_per_gpu
+            with naming_dead_workers() if has_workers else nullcontext():
+                status = Run(loaded, processes).go(auto_resume=auto_resume)
             if status:
                 return status
     return 0
@@ -216,7 +217,7 @@ class Run:
                 losses = self.model.get_current_log()
                 if reporter is not None:
                     lr = self.model.get_current_learning_rate()[0]
-                    reporter.losses(self.iteration, losses, lr, self.model.skipped)
+                    reporter.losses(self.iteration, losses, lr, self.model.skipped.total)
             if self.iteration % val.val_freq == 0 or last:
                 self._validate(reporter)
             if self.iteration % logger.save_checkpoint_freq == 0 or last or received:
@@ -259,7 +260,7 @@ class Run:
 
     def _save(self, reporter: Reporter | None) -> None:
         """Save all that a resume needs."""
-        own = self.processes.gather(lambda: (random_state(), self.model.log_state()))
+        own = self.processes.gather(lambda: (random_state(), self.model.loss_means.state()))
         self.processes.from_first(lambda: self._write(own, reporter))
 
     def _write(
@@ -324,9 +325,8 @@ class Run:
         self.best = Best(*state["best"]) if state["best"] and same else None
         if len(state["random"]) == self.processes.world_size:
             restore_random_state(state["random"][self.processes.rank])
-            # Of an older version: those of the model, which are the means over all processes.
-            if "logs" in state:
-                self.model.load_log_state(state["logs"][self.processes.rank])
+            if "logs" in state:  # An older version has them in the model's.
+                self.model.loss_means.load_state(state["logs"][self.processes.rank])
 
     def _open_folder(self, source: Path | None) -> None:
         """Make or clean the run's folder; ``source`` is the checkpoint that it goes on from."""
@@ -339,7 +339,7 @@ class Run:
         remove_after(self.folder.states, self.iteration)
         # A kill may have come between writing the newest checkpoint and deleting the oldest.
         remove_old(self.folder.states, self.options.logger.keep_checkpoints)
-        write_text(self.folder.options, self.loaded.to_yaml())
+        write_bytes(self.folder.options, self.loaded.to_yaml().encode(), make_folder=False)
         append_record(self.folder.records, self.origin.record(resumed=source is not None))
         parameters = sum(p.numel() for p in self.model.net_g.parameters())
         LOGGER.info(

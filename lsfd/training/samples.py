@@ -129,7 +129,9 @@ def naming_dead_workers() -> Iterator[None]:
 
     A process that reads a mapped file whose disk has gone, for one, is killed by the system.
     """
-    before = signal.getsignal(signal.SIGCHLD)
+    # Windows has no such signal.
+    number = getattr(signal, "SIGCHLD", None)
+    before = None if number is None else signal.getsignal(number)
     try:
         yield
     except (RuntimeError, LsfdError, ConnectionError, EOFError) as error:
@@ -138,8 +140,8 @@ def naming_dead_workers() -> Iterator[None]:
         broken = isinstance(error, (ConnectionError, EOFError))
         if not broken and "DataLoader worker (pid" not in str(error):
             raise
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)  # It has been heard of.
+        if number is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(number, before or signal.SIG_DFL)  # It has been heard of.
         how = "a bus error" if "Bus error" in str(error) else "a signal"
         raise LsfdError(
             f"a process that loads training samples was ended by {how}: see that the disk of "

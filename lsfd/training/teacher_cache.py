@@ -87,7 +87,7 @@ def teacher_caches(
 
 
 def describe_teacher(teacher: nn.Module) -> dict[str, str]:
-    """Return what tells a teacher from all others.
+    """Return what tells a teacher's results from those of all others.
 
     Its output for a trial image stands for all that is in no weight, such as the scale of residual
     branches, or the code of somebody's own network.

@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
+from lsfd.atomic import working_folder
 from lsfd.errors import LsfdError
 
 LOCK = Path(__file__).resolve().parent / "npm"
@@ -76,9 +76,8 @@ def _fetch(folder: Path) -> None:
             f"the page needs {PACKAGE} {runtime_version()} from npm, which is not installed: "
             f"install Node.js, or copy the folder {folder} from a machine that has it"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".npm-", dir=folder.parent) as name:
-        installed, wanted = Path(name), Path(name) / "wanted"
+    with working_folder(folder) as installed:
+        wanted = installed / "wanted"
         for file in ("package.json", "package-lock.json"):
             shutil.copyfile(LOCK / file, installed / file)
         _install(npm, installed)

@@ -116,9 +116,7 @@ def keep(
     print(table(rows))
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
         "rows": [row.to_json() for row in rows],
         "details": dict(details or {}),
     }

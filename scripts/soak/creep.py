@@ -6,7 +6,7 @@ train    The training of an option file, all of it as users run it: a worker tha
          checkpoints, pictures. It is stopped by SIGTERM when its time is over.
 upscale  A folder of small crops of photographs, enlarged by a shipped student.
 
-A look from outside, every few seconds, notes the memory, the open files and the threads of the
+A look from outside, hundreds of times, notes the memory, the open files and the threads of the
 process and its children, and the processor's time for a step or an image. Their last quarter is
 set against their second: in the first one caches still fill. The newest curves of both are drawn
 to `creep.png` beside the records. Linux only.

@@ -6,7 +6,7 @@ Each command works on a small file system of its own, in memory, which at a rand
 files
 
     fill       has no byte left,
-    inodes     has no room for another file (from the beginning, for fewer than are needed),
+    inodes     has no room for another file (from the beginning, for fewer than are made),
     read-only  becomes read-only,
     vanish     is not there any more, as a network share that broke off;
 
@@ -25,10 +25,9 @@ must be allowed to mount. Linux only.
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,7 +41,7 @@ import scenes
 import warm
 from kills import Undisturbed, differences
 from scenes import Materials, Scene
-from warm import Disturbance, Limits
+from warm import Disturbance
 
 NAME = "disks"
 SIZE = 64 << 20
@@ -88,14 +87,10 @@ def main() -> None:
     """Let disks fail, and record."""
     arguments = evidence.parser(__doc__)
     arguments.add_argument("--failures", type=int, default=100, help="how many disks fail")
-    arguments.add_argument("--verbs", nargs="+", default=[], help="default: all")
-    given = arguments.parse_args()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="disks-") as name:
-        outcome = fail_all(Path(name), given.failures, given.seed, given.verbs)
-    seconds = round(time.monotonic() - began)
-    evidence.keep(NAME, given.seed, {**outcome.figures(), "seconds": seconds}, given.output)
-    raise SystemExit(1 if outcome.failures else 0)
+    scenes.add_verbs(arguments)
+    evidence.soak(NAME, arguments.parse_args(), lambda root, given: fail_all(
+        root, given.failures, given.seed, given.verbs
+    ))  # fmt: skip
 
 
 def fail_all(
@@ -110,7 +105,7 @@ def fail_all(
         seed: of the moments.
         verbs: which; none: all.
         failures: which.
-        kinds: of each verb's commands, how many; None: all.
+        kinds: how many of these commands, from the first; None: all.
 
     Raises:
         PermissionError: nothing may be mounted.
@@ -142,17 +137,19 @@ def one_disk(
     folder.mkdir()
     arguments = scene.prepare(folder)
     notes = desk / "point"
-    disturbance, limits = None, None
+    disturbance, limit = None, None
     if failure == "limit":
-        limits = Limits(file_bytes=int(2 ** chance.uniform(*LIMITS)))
+        limit = int(2 ** chance.uniform(*LIMITS))
     elif failure == "inodes":
-        _limit_files(disk, len(list(disk.rglob("*"))) + chance.randint(2, 16))
+        used = os.statvfs(disk)
+        spare = chance.randrange(len(undisturbed.result))
+        _limit_files(disk, used.f_files - used.f_ffree + spare)
     else:
         number = chance.randint(1, undisturbed.changes)
         disturbance = Disturbance(folder, number, notes, failure, disk=disk)  # type: ignore[arg-type]
-    status = warm.status_of(warm.start(arguments, desk, disturbance, limits))
+    status = warm.status_of(warm.start(arguments, desk, disturbance, limit))
     problems = _ending(f"{scene.verb}, {failure}", status, desk, outcome)
-    point = notes.read_text() if notes.exists() else f"{limits or ''}"
+    point = notes.read_text() if notes.exists() else f"{limit or ''}"
     # Who makes a folder for the first time cannot know that its disk was there just now.
     if failure == "vanish" and not point.startswith("mkdir") and list(disk.iterdir()):
         problems.append(f"{list(disk.rglob('*'))[:5]} made where the disk had been")
@@ -201,9 +198,8 @@ def _mend(disk: Path, failure: str) -> None:
     elif failure == "inodes":
         _limit_files(disk, 100_000)
     elif failure == "read-only":
-        command = ["umount", "--lazy", str(disk / "work")]
-        while subprocess.run(command, capture_output=True).returncode == 0:
-            pass  # Two runs of a comparison may have met it.
+        for _ in range(3):  # A comparison and its two runs may each have met it.
+            subprocess.run(["umount", "--lazy", str(disk / "work")], capture_output=True)
     elif failure == "vanish":
         warm.bring_back(disk)
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lsfd import provenance
 
@@ -31,6 +33,34 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return result
 
 
+class Outcome(Protocol):
+    """What was tried, and what came of it."""
+
+    failures: list[str]
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is recorded."""
+
+
+def soak(
+    name: str, given: argparse.Namespace, attempt: Callable[[Path, argparse.Namespace], Outcome]
+) -> None:
+    """Try something in a folder of its own, and record it with the seconds that it took.
+
+    Raises:
+        SystemExit: with status 0, with 1 if something failed, or saying what is missing here.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+        try:
+            outcome = attempt(Path(folder), given)
+        except PermissionError as error:
+            raise SystemExit(str(error)) from error
+    seconds = round(time.monotonic() - began)
+    keep(name, given.seed, {**outcome.figures(), "seconds": seconds}, given.output)
+    raise SystemExit(1 if outcome.failures else 0)
+
+
 def data_folder() -> Path:
     """Return the folder that the environment variable LSFD_DATA names."""
     if "LSFD_DATA" not in os.environ:
@@ -46,9 +76,7 @@ def keep(name: str, seed: int, figures: Mapping[str, Any], output: Path) -> None
     record = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seed": seed,
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
+        **provenance.stamp(),
         "figures": dict(figures),
     }
     output.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ after some seconds and may take only so much memory. What may happen:
 
 Everything else is a fault: another exception, a sentence of several lines, a hang, a crash of the
 interpreter, more memory than allowed. Faults end in exit status 1; ``results/trust/fuzz.jsonl``
-keeps the counts.
+keeps the counts. Linux only.
 """
 
 from __future__ import annotations

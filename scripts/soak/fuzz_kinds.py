@@ -52,7 +52,6 @@ RCAN = {**EDSR, "type": "RCAN", "num_group": 2, "squeeze_factor": 2}
 CARD = StudentCard(
     architecture=EDSR, scale=2, method="LSFD", note="for the fuzzer", scores={"Set5": {"psnr": 30}}
 )
-PNG_INFO = {"dpi": (300, 300)}
 
 
 @dataclass(frozen=True)
@@ -335,7 +334,7 @@ def make_records(folder: Path) -> Path:
     run = folder / "run"
     run.mkdir(exist_ok=True)
     (run / "options.yml").write_text(load_options(option_file).to_yaml())
-    lines: list[dict[str, Any]] = [{"kind": "run", "seed": 0, "versions": {"torch": "2"}}]
+    lines: list[dict[str, Any]] = [{"kind": "run", "seed": 0, "data": "590 images"}]
     for iteration in range(100, 1000, 100):
         lines.append({"kind": "train", "iteration": iteration, "losses": {"l_pix": 1 / iteration},
                       "lr": 1e-4, "seconds_per_iteration": 0.1, "skipped": 0})  # fmt: skip

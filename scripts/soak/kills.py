@@ -111,15 +111,15 @@ class Undisturbed:
         """
         for _ in range(2):
             folder = Path(tempfile.mkdtemp(prefix="undisturbed-", dir=root))
-            desk = desk or folder
+            place = desk or folder
             arguments = scene.prepare(folder)
             notes = root / "changes"
             counting = Disturbance(folder, 0, notes)
             began = time.monotonic()
-            status = warm.status_of(warm.start(arguments, desk, counting))
+            status = warm.status_of(warm.start(arguments, place, counting))
             seconds = time.monotonic() - began
             if status:
-                raise SystemExit(f"{scene.name}: {(desk / 'log.txt').read_text()[-2000:]}")
+                raise SystemExit(f"{scene.name}: {(place / 'log.txt').read_text()[-2000:]}")
         return cls(scene.result(folder), seconds, int(notes.read_text()))
 
 
@@ -127,14 +127,10 @@ def main() -> None:
     """Kill, and record."""
     arguments = evidence.parser(__doc__)
     arguments.add_argument("--kills", type=int, default=200, help="that are to land")
-    arguments.add_argument("--verbs", nargs="+", default=[], help="default: all")
-    given = arguments.parse_args()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kills-") as name:
-        outcome = kill_all(Path(name), given.kills, given.seed, given.verbs)
-    seconds = round(time.monotonic() - began)
-    evidence.keep(NAME, given.seed, {**outcome.figures(), "seconds": seconds}, given.output)
-    raise SystemExit(1 if outcome.failures else 0)
+    scenes.add_verbs(arguments)
+    evidence.soak(NAME, arguments.parse_args(), lambda root, given: kill_all(
+        root, given.kills, given.seed, given.verbs
+    ))  # fmt: skip
 
 
 def kill_all(root: Path, kills: int, seed: int, verbs: Sequence[str] = ()) -> Outcome:
@@ -176,8 +172,9 @@ def one_life(
     tale: list[str] = []
     problems: list[str] = []
     for _ in range(most):
-        point, landed = _attempt(scene, arguments, undisturbed, folder, chance)
+        point, landed, wrong = _attempt(scene, arguments, undisturbed, folder, chance)
         tale.append(point)
+        problems += wrong
         if not landed:
             outcome.finished += 1
             break
@@ -193,8 +190,12 @@ def one_life(
 def _attempt(
     scene: Scene, arguments: list[str], undisturbed: Undisturbed, folder: Path,
     chance: random.Random,
-) -> tuple[str, bool]:  # fmt: skip
-    """Give the command and kill it; return at what point, and whether that came before its end."""
+) -> tuple[str, bool, list[str]]:  # fmt: skip
+    """Give the command and kill it.
+
+    Returns:
+        At what point, whether that came before its end, and what was wrong with its end.
+    """
     if chance.random() < 0.5:
         delay = chance.uniform(0, undisturbed.seconds)
         process = warm.start(arguments, folder)
@@ -203,26 +204,29 @@ def _attempt(
         victim = _kill(process.pid, folder, chance) if landed else "nobody"
         status = warm.status_of(process)
         # A comparison, one of whose runs was killed, says so.
-        _expect(status in (0, 2 if victim == "a run" else 0, *KILLED), folder, status)
-        return f"at a time{f', {victim}' if scene.verb == 'compare' else ''}", bool(status)
+        problems = _unexpected(status, folder, may_fail=victim == "a run")
+        where = f"at a time{f', {victim}' if scene.verb == 'compare' else ''}"
+        return where, bool(status), problems
     number = chance.randint(1, undisturbed.changes)
     notes = folder / "tmp" / "point"
     delay = chance.choice((0.0, chance.uniform(1e-6, MOST_DELAY)))
     kill = Disturbance(folder, number, notes, delay=delay)
     status = warm.status_of(warm.start(arguments, folder, kill))
     # The change may have been one of a comparison's runs: then that was killed.
-    _expect(status in (0, 2 if scene.verb == "compare" else 0, *KILLED), folder, status)
+    problems = _unexpected(status, folder, may_fail=scene.verb == "compare")
     if not notes.exists():
-        return "at no change", bool(status)
+        return "at no change", bool(status), problems
     change = notes.read_text().split()[0]
     notes.unlink()
-    return f"{'after' if delay else 'at'} {change}", bool(status)
+    return f"{'after' if delay else 'at'} {change}", bool(status), problems
 
 
-def _expect(condition: bool, folder: Path, status: int | None) -> None:
-    if not condition:
-        text = (folder / "log.txt").read_text(errors="replace")
-        raise SystemExit(f"{folder.name}: exit status {status}: ...{text[-3000:]}")
+def _unexpected(status: int | None, folder: Path, *, may_fail: bool) -> list[str]:
+    """Return what is wrong with the end of a command that was to be killed."""
+    if status in (0, *KILLED) or (may_fail and status == 2):
+        return []
+    text = (folder / "log.txt").read_text(errors="replace")
+    return [f"exit status {status}: ...{text[-1500:]}"]
 
 
 def _kill(number: int | None, folder: Path, chance: random.Random) -> str:

@@ -90,22 +90,11 @@ class Disturbance:
     disk: Path | None = None
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a command may not exceed.
-
-    Attributes:
-        file_bytes: size of a file it writes; None: any.
-    """
-
-    file_bytes: int | None = None
-
-
 def start(
     arguments: Sequence[str],
     folder: Path,
     disturbance: Disturbance | None = None,
-    limits: Limits | None = None,
+    largest_file: int | None = None,
 ) -> ForkServerProcess:
     """Start ``lsfd`` with some arguments.
 
@@ -114,9 +103,9 @@ def start(
         folder: its working folder, by which its processes are known; what it prints goes to
             ``log.txt`` there, and temporary files to ``tmp``.
         disturbance: what befalls it.
-        limits: of what it may do.
+        largest_file: bytes that a file it writes may have; None: any number.
     """
-    given = (list(arguments), folder, _temporary(folder), disturbance, limits)
+    given = (list(arguments), folder, _temporary(folder), disturbance, largest_file)
     process = SERVER.Process(target=_work, args=given)
     process.start()
     return process
@@ -196,7 +185,7 @@ def shared_memory() -> set[str]:
 
 def _work(
     arguments: list[str], folder: Path, temporary: Path, disturbance: Disturbance | None,
-    limits: Limits | None,
+    largest_file: int | None,
 ) -> None:  # fmt: skip
     os.setsid()
     os.chdir(folder)
@@ -215,8 +204,8 @@ def _work(
     jobs.POLL_SECONDS = 0.02
     teacher_cache.SPARE_BYTES = 0  # The disks here are small.
     jobs.subprocess = _Forking  # type: ignore[assignment]
-    if limits is not None and limits.file_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     if disturbance is not None:
         _watches.append(_Watch(disturbance))
     sys.exit(main(arguments))
@@ -369,10 +358,10 @@ def _act(disturbance: Disturbance) -> None:
         subprocess.run(["umount", "--lazy", str(disturbance.disk)], capture_output=True)
 
 
-def fill(disk: Path, spare: int = 0) -> None:
-    """Leave so many bytes free on a disk, in a file ``ballast``."""
+def fill(disk: Path) -> None:
+    """Leave no byte free on a disk, by a file ``ballast``."""
     free = os.statvfs(disk)
-    size = max(0, free.f_bavail * free.f_frsize - spare)
+    size = free.f_bavail * free.f_frsize
     descriptor = os.open(disk / "ballast", os.O_WRONLY | os.O_CREAT)
     with contextlib.suppress(OSError):
         os.posix_fallocate(descriptor, 0, max(1, size))
@@ -393,7 +382,10 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
     for each in (folder, _device(folder)):
         each.mkdir(parents=True)
     options = ["-t", "tmpfs", "-o", f"size={size}", "soak", str(_device(folder))]
-    done = subprocess.run(["mount", *options], capture_output=True, text=True)
+    try:
+        done = subprocess.run(["mount", *options], capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise PermissionError("no file system can be mounted here: there is no mount") from error
     if done.returncode:
         raise PermissionError(f"no file system may be mounted here: {done.stderr.strip()}")
     try:
