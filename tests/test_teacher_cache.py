@@ -356,7 +356,7 @@ def test_a_failed_write_is_named_and_leaves_no_record(tmp_path: Path) -> None:
 
 
 def folder_of(options: dict[str, Any]) -> Path:
-    (cache,) = LSFDModel(options_from_dict(options)).caches
+    (cache,) = LSFDModel(options_from_dict(options)).lessons.caches
     return cache.folder
 
 

@@ -33,6 +33,7 @@ from lsfd.training.finite import (
     faulty_terms,
     gradient_norm,
 )
+from lsfd.training.lessons import Lessons
 from lsfd.training.phases import MethodTurn, Phase, phase_at, plan
 from lsfd.training.schedule import learning_rate, rate_factor
 from lsfd.training.step import DistillationStep
@@ -83,7 +84,7 @@ class LSFDModel(BaseModel):
 
         parts = assemble(opt)
         self.teacher_digests = [weights_digest(teacher) for teacher in parts.teachers]
-        self.caches = teacher_caches(
+        caches = teacher_caches(
             self.options, parts, self.device, self.dtype, self.processes.world_size
         )
         self.net_g = self._place(parts.student, parts.student_taps)
@@ -107,6 +108,7 @@ class LSFDModel(BaseModel):
             student = torch.compile(student, dynamic=False)  # type: ignore[assignment]
             self.teachers = [torch.compile(t, dynamic=False) for t in self.teachers]  # type: ignore[misc]
             peers = [torch.compile(peer, dynamic=False) for peer in peers]  # type: ignore[misc]
+        self.lessons = Lessons(self.teachers, caches, self.options, self.processes, self.dtype)
         pixel = self.options.train.pixel_opt
         pixel_loss = build_loss(pixel.model_dump()) if pixel else None
         self.step = DistillationStep(
@@ -342,32 +344,14 @@ class LSFDModel(BaseModel):
             return step(lq, gt, outputs, features, teachers, phase, current_iter, turn)
 
     def _lesson(self, lq: Tensor, phase: Phase, current_iter: int, part: int) -> list[Result]:
-        """Return every teacher's output and features; of none, if no method asks for any.
+        """Return what the teachers make of a part of the batch; nothing, if no method asks."""
+        asked = self._is_taught(phase, current_iter)
+        return self.lessons.of(lq, current_iter, part) if asked else []
 
-        Args:
-            lq: a part of the batch.
-            phase: of this iteration.
-            current_iter: counted from 1.
-            part: which part, counted from 0.
-        """
+    def _is_taught(self, phase: Phase, current_iter: int) -> bool:
+        """Return whether any method of an iteration looks at the teachers' results."""
         active = self.step.active(phase, current_iter).values()
-        if not any(method.needs_teacher for method in active):
-            return []
-        with (
-            torch.no_grad(),
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
-        ):
-            return self._taught(lq, current_iter, part)
-
-    def _taught(self, lq: Tensor, current_iter: int, part: int) -> list[Result]:
-        """Return every teacher's output and features, kept ones where there are such."""
-        if not self.caches:
-            return [teacher(lq) for teacher in self.teachers]
-        # The number of these samples in the order in which StepSampler deals them out.
-        step = (current_iter - 1) * self.processes.world_size + self.processes.rank
-        number = step * self.options.train.accumulate + part
-        both = zip(self.caches, self.teachers, strict=True)
-        return [cache(lq, number, teacher) for cache, teacher in both]
+        return any(method.needs_teacher for method in active)
 
     def _explained(self, phase: Phase, current_iter: int, terms: Mapping[str, Tensor]) -> str:
         """Return what is not finite in a step that is not taken, in whatever process.
@@ -385,7 +369,9 @@ class LSFDModel(BaseModel):
         images = faulty({"lq": self.lq, "gt": self.gt})
         if images:
             return f"the batch's {' and '.join(images)} held NaN or infinity"
-        self._check_teachers(phase, current_iter)
+        if self._is_taught(phase, current_iter):
+            for part, (lq, _) in enumerate(self._chunks()):
+                self.lessons.check(lq, current_iter, part)
         if not terms:
             return f"what {phase.method} looks at was not finite"
         if wrong := faulty_terms(terms):
@@ -394,22 +380,6 @@ class LSFDModel(BaseModel):
         if self.scaler.is_enabled():
             wrong += f" (fp16's scale is {self.scaler.get_scale():g})"
         return wrong
-
-    def _check_teachers(self, phase: Phase, current_iter: int) -> None:
-        """Raise an error that names a teacher whose results on this batch are not finite."""
-        for part, (lq, _) in enumerate(self._chunks()):
-            taught = self._lesson(lq, phase, current_iter, part)
-            for number, (output, features) in enumerate(taught):
-                named = {f"the feature at '{tap}'": value for tap, value in features.items()}
-                wrong = faulty({**named, "the output": output})
-                if wrong:
-                    file = self.options.path.pretrain_network_t[number]
-                    raise LsfdError(
-                        f"iteration {current_iter}: {wrong[0]} of the teacher {file} holds NaN or "
-                        "infinity for a finite input: its weights are damaged, or its values do "
-                        "not fit the number format; give another path.pretrain_network_t, or use "
-                        "train.precision: fp32"
-                    )
 
     def get_current_log(self) -> dict[str, float]:
         """Return each named loss, averaged over processes and steps since the last call."""
