@@ -304,7 +304,7 @@ def test_a_run_whose_folder_has_gone_makes_no_other(
     """When a disk has been unplugged, the path of a folder on it stands for one on another."""
     options = run_options(
         train={"total_iter": 1 if last_call == "save_checkpoint" else 2},
-        val={"val_freq": val_freq},
+        val={"val_freq": val_freq, "save_img": True},
         logger={"print_freq": 100, "save_checkpoint_freq": save_freq},
     )
     file = write_run(tmp_path, options)

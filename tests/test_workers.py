@@ -90,9 +90,12 @@ sys.exit(main(sys.argv[3:]))
         lock=folder / ".lock", output=folder / "log", option_file=folder / "options.yml",
         is_finished=lambda: False,
     )  # fmt: skip
-    assert jobs._start(run, 1) is not None  # type: ignore[arg-type]
-    while not (folder / "ready").exists():
+    started = jobs._start(run, 1)  # type: ignore[arg-type]
+    assert started is not None
+    while not (folder / "ready").exists() and started.process.poll() is None:
         time.sleep(0.01)
+    time.sleep(0.3)
+    assert started.process.poll() is None  # It lives as long as the comparison.
     os.kill(os.getpid(), signal.SIGKILL)
 
 

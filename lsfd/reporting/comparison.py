@@ -125,10 +125,10 @@ def save_gains(
     """
     reference = {result.name: result for result in results}[baseline]
     others = [result for result in results if result is not reference]
-    sets = _sets(results)
+    sets = list(reference.scores)
     gains = {
         result.name: {
-            name: gain(result.scores.get(name, {}), reference.scores.get(name, {})) for name in sets
+            name: gain(result.scores.get(name, {}), reference.scores[name]) for name in sets
         }
         for result in others
     }

@@ -39,7 +39,6 @@ class Reporter:
         self._since = time.perf_counter()
         self._board: SummaryWriter | None = None
         self._use_tensorboard = use_tensorboard
-        self._lost: OSError | None = None
         self._excepthook = threading.excepthook
         # A terminal shows the bar; a file or pipe gets a line every print_freq instead.
         self._bar = Bar(total=total, initial=done, desc=name, disable=None, unit="it")
@@ -75,20 +74,16 @@ class Reporter:
                 threading.excepthook = self._excepthook
 
     def _on_thread_error(self, details: threading.ExceptHookArgs) -> None:
-        """Keep the error of TensorBoard's thread, instead of printing a traceback."""
+        """Print no traceback of TensorBoard's thread: its writer raises the same error."""
         ours = type(details.thread).__module__.startswith("tensorboard.")
-        if ours and isinstance(details.exc_value, OSError):
-            self._lost = details.exc_value
-        else:
+        if not (ours and isinstance(details.exc_value, OSError)):
             self._excepthook(details)
 
     @contextmanager
     def _naming_board(self) -> Iterator[None]:
-        """Context in which TensorBoard's errors, and those of its thread, get a sentence."""
+        """Context in which TensorBoard's errors get a sentence."""
         try:
             yield
-            if self._lost is not None:
-                raise self._lost
         except OSError as error:
             raise disk_error(self._folder.tensorboard, error, RESUME) from error
 
