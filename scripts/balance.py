@@ -8,7 +8,8 @@ each method in turn, with its defaults, gets this student, and peers that learne
 its stages run, shortened, and the student is put back to what it was; then the method's own
 parameters (regressors, say) learn beside the frozen student; then the norms of the gradients on the
 student's parameters are averaged over some batches. The ratios are those of one moment of training:
-they fall and rise as it goes on.
+they fall and rise as it goes on. Other settings of a method than its defaults are given as
+``--set distillers.0.kernel=3``.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there")
     given = parser.parse_args(arguments)
     lengths = Lengths(given.iterations, given.stage, given.settle, given.batches)
-    plain = model_of("Plain", given.opt, given.overrides)
+    others = [override for override in given.overrides if not override.startswith("distillers.")]
+    plain = model_of("Plain", given.opt, others)
     train(plain, batches_of(plain, 0), [Phase(1, plain.options.train.total_iter)], lengths.student)
     pulls = []
     for method in given.methods or measurable():
@@ -103,7 +105,7 @@ def model_of(method: str, file: Path, overrides: Sequence[str]) -> LSFDModel:
 
     A method that needs peers gets one like the student where the file names none.
     """
-    overrides = [*overrides, f"distillers=[{{type: {method}}}]"]
+    overrides = [f"distillers=[{{type: {method}}}]", *overrides]
     loaded = load_options(file, overrides)
     if DISTILLERS[method].needs_peers and not loaded.options.network_p:
         overrides.append(f"network_p=[{json.dumps(loaded.raw['network_g'])}]")

@@ -33,15 +33,14 @@ def balance() -> ModuleType:
 @pytest.fixture
 def measure(
     balance: ModuleType, run_options: Callable[..., dict[str, Any]], tmp_path: Path
-) -> Callable[[str], dict[str, Any]]:
+) -> Callable[..., dict[str, Any]]:
     """A function that gives what is measured of a method's terms."""
     options = run_options(train={"total_iter": 5000})
     option_file, record = write_options(tmp_path / "options.yml", options), tmp_path / "record.json"
 
-    def run(method: str) -> dict[str, Any]:
-        balance.main(
-            ["--opt", str(option_file), "--methods", method, "--json", str(record), *SHORT]
-        )
+    def run(method: str, *settings: str) -> dict[str, Any]:
+        given = ["--opt", str(option_file), "--methods", method, "--json", str(record), *SHORT]
+        balance.main([*given, *(["--set", *settings] if settings else [])])
         terms: dict[str, Any] = json.loads(record.read_text())["methods"].get(method, {})
         return terms
 
@@ -71,6 +70,13 @@ def test_the_pixel_loss_is_the_measure(
     assert (
         "| Pixels | half  | 3      | 0.5                   | 1.5      |" in capsys.readouterr().out
     )
+
+
+def test_settings_reach_the_method(measure: Callable[..., dict[str, Any]]) -> None:
+    usual = measure("LSFD")["feature"]
+    other = measure("LSFD", "distillers.0.distance=l2", "distillers.0.weights={feature: 0.5}")
+    assert other["feature"]["weight"] == 0.5
+    assert other["feature"]["unweighted"] != usual["unweighted"]
 
 
 @pytest.mark.parametrize("method", sorted(DISTILLERS))
