@@ -86,7 +86,7 @@ def main() -> int:
     results = []
     for kind, of_kind in runs.items():
         loaded = of_kind[0].loaded
-        scores = validate(network, validation_sets(loaded), loaded)
+        scores = validate(network, validation_sets(loaded), loaded).scores
         before = {name: values["psnr"] for name, values in scores.items()}
         results.append(Adaptation(kind, before, scores_after(of_kind)))
     write_results(results, runs, card, arguments)

@@ -460,7 +460,7 @@ def test_a_broken_student_is_passed_over_by_validation(
 
     for parameter in run.model.net_g_ema.parameters():
         parameter.data.fill_(NAN)
-    assert validate(run.model.net_g_ema, sets, run.loaded) == {}
+    assert validate(run.model.net_g_ema, sets, run.loaded).scores == {}
 
 
 @pytest.mark.parametrize("value", [NAN, math.inf])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from lsfd.cli import main
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import read_image
 from lsfd.reporting.comparison import MethodResult, comparison_table, gain, save_gains
+from lsfd.reporting.significance import advantage, advantage_table
 from lsfd.training.planned import plan_runs
 from lsfd.training.records import read_records
 
@@ -111,6 +113,9 @@ def test_from_command_to_table(option_file: Path, tmp_path: Path) -> None:
     mine = numbers["methods"]["Mine"]
     assert mine["psnr_y"]["photographs"]["1"] == last["scores"]["psnr"]
     assert mine["seconds_per_step"] > 0 and mine["peak_memory_bytes"] > 2**26
+    assert "over Plain (photographs)" in done.stdout, "by image, too"
+    assert last["images"].keys() == {"astronaut", "chelsea"}
+    assert np.mean([its["psnr"] for its in last["images"].values()]) == last["scores"]["psnr"]
     assert read_image(out / "compare.png").std() > 5
     root = tmp_path / "experiments" / "side"
     assert not list((root / "teacher_cache").glob("*"))
@@ -188,6 +193,49 @@ def test_table_shows_spread_and_gain() -> None:
     assert "30.100 ± 0.141" in lines[2] and "1.00" in lines[2]
     assert "30.600 ± 0.141" in lines[3] and "+0.500 ± 0.000" in lines[3]
     assert "-0.100" in lines[4]
+
+
+def with_images(name: str, gain_of_seed: float, gain_of_image: float) -> MethodResult:
+    """A method with 3 seeds and 20 images, of which the first seed and half the images gain."""
+    scores = {
+        seed: {
+            f"image{number}": 30.0
+            + number
+            + gain_of_seed * (seed == 0)
+            + gain_of_image * (number % 2)
+            for number in range(20)
+        }
+        for seed in range(3)
+    }
+    means = {seed: float(np.mean(list(its.values()))) for seed, its in scores.items()}
+    return MethodResult(name, {"Set": means}, images={"Set": scores})
+
+
+def test_an_advantage_is_paired_over_seeds_and_images() -> None:
+    plain = with_images("Plain", 0, 0).images["Set"]
+    even = advantage(with_images("Even", 0, 0.1).images["Set"], plain)
+    assert even is not None and even.mean == pytest.approx(0.05) and even.images == 0.5
+    # Of 20 images half gain: the mean's standard error is that of a coin, 0.1 / 2 / sqrt(20).
+    assert even.high - even.low == pytest.approx(2 * 1.96 * 0.05 / 20**0.5, rel=0.1)
+    assert even.is_certain and "?" not in str(even)
+    uneven = advantage(with_images("Uneven", 0.3, 0).images["Set"], plain)
+    assert uneven is not None and uneven.mean == pytest.approx(0.1) and uneven.images == 1
+    assert uneven.low == 0 and not uneven.is_certain and str(uneven).endswith("100 % ?")
+    same = advantage(plain, plain)
+    assert same is not None and (same.mean, same.low, same.high, same.images) == (0, 0, 0, 0)
+    flawless = {seed: {**its, "flat": math.inf} for seed, its in plain.items()}
+    assert advantage(flawless, flawless) == same, "infinite scores have no difference"
+    assert advantage(plain, {}) is None and advantage({9: plain[0]}, plain) is None
+    assert advantage({0: {"other": 1.0}}, plain) is None
+
+
+def test_the_table_of_advantages_has_a_column_for_each_rival_and_set() -> None:
+    results = [with_images("Plain", 0, 0), with_images("Output", 0, 0.1)]
+    scores = {result.name: result.images for result in results}
+    lines = (advantage_table(scores, ["Plain", "Output", "Absent"]) or "").splitlines()
+    assert "over Plain (Set)" in lines[0] and "over Output (Set)" in lines[0]
+    assert "Absent" not in lines[0] and "+0.050" in lines[3] and "-0.050" in lines[2]
+    assert advantage_table({"Plain": {}, "Output": {}}, ["Plain"]) is None
 
 
 def test_picture_is_drawn(tmp_path: Path) -> None:

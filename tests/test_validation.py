@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lsfd.config.load import options_from_dict
 from lsfd.imaging.files import read_image, write_image
 from lsfd.training.distributed import Processes
-from lsfd.training.validation import Scores, validate, validation_sets
+from lsfd.training.validation import Validation, validate, validation_sets
 
 Options = Callable[..., dict[str, Any]]
 
@@ -98,8 +98,8 @@ def uneven_sets(run_options: Options, photographs: Path, tmp_path: Path) -> dict
 
 def validated(
     processes: Processes, options: dict[str, Any], pictures: Path | None = None, gone: str = ""
-) -> Scores:
-    """The scores that a process gets whose network, but for the first one's, went astray."""
+) -> Validation:
+    """What a process gets whose network, but for the first one's, went astray."""
     loaded = options_from_dict(options)
     sets = validation_sets(loaded)
     processes.gather(lambda: None)
@@ -112,7 +112,7 @@ def test_processes_share_the_images_and_agree_to_the_bit(
     uneven_sets: dict[str, Any], tmp_path: Path
 ) -> None:
     alone = validated(Processes(), uneven_sets)
-    assert 20 < alone["four"]["psnr"] < 60  # The mean leaves the flawless image out.
+    assert 20 < alone.scores["four"]["psnr"] < 60  # The mean leaves the flawless image out.
     pictures = tmp_path / "pictures"
     assert in_group(3, validated, uneven_sets, pictures) == [alone] * 3
     names = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png"))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
 
+from lsfd.reporting.significance import ImageScores
 from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import Cell, markdown_table
 
@@ -25,12 +26,14 @@ class MethodResult:
         scores: set name -> seed -> PSNR-Y in dB.
         seconds: of a training step; None if unknown.
         memory: of a process that trains, in bytes; None if unknown.
+        images: set name -> seed -> image -> PSNR-Y in dB; older runs have none.
     """
 
     name: str
     scores: Mapping[str, Mapping[int, float]]
     seconds: float | None = None
     memory: int | None = None
+    images: Mapping[str, ImageScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

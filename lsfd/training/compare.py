@@ -15,6 +15,7 @@ from lsfd import provenance
 from lsfd.atomic import write_bytes, write_text
 from lsfd.errors import LsfdError
 from lsfd.reporting.comparison import MethodResult, comparison_table, save_gains
+from lsfd.reporting.significance import advantage_table
 from lsfd.terminal import say
 from lsfd.training.jobs import train_all
 from lsfd.training.planned import CACHE, PlannedRun, plan_runs
@@ -22,7 +23,11 @@ from lsfd.training.records import Record, read_records, strict
 from lsfd.training.run import INTERRUPTED
 from lsfd.training.timing import StepCost, step_cost
 
-BASELINE = "Plain"
+BASELINE, OUTPUT = "Plain", "Output"
+OVER_IMAGES = (
+    "Gain in dB over seeds and images at once: mean, 95 % interval of a bootstrap over both, and "
+    "the share of images that are better. `?`: the interval holds zero."
+)
 COST = "cost.json"
 """What a step of a run costs on the machine that makes the table; in the run's folder."""
 
@@ -148,6 +153,11 @@ def write_comparison(runs: Sequence[PlannedRun], output: Path) -> str:
     budget = f"x{options.scale}, {options.train.total_iter:,} iterations"
     baseline = BASELINE if BASELINE in methods else methods[0]
     table = comparison_table(results, baseline)
+    by_image = advantage_table(
+        {result.name: result.images for result in results}, [baseline, OUTPUT]
+    )
+    if by_image is not None:
+        table += f"\n{OVER_IMAGES}\n\n{by_image}"
     write_text(output / "compare.md", table)
     write_text(output / "compare.json", json.dumps(strict(numbers(runs, results)), indent=1) + "\n")
     save_gains(results, baseline, output / "compare.png", f"PSNR-Y, {budget}")
@@ -160,12 +170,16 @@ def write_comparison(runs: Sequence[PlannedRun], output: Path) -> str:
 def result_of(method: str, runs: Sequence[PlannedRun]) -> MethodResult:
     """Return what a method's finished runs reached, and what a step of the first one costs."""
     scores: dict[str, dict[int, float]] = {}
+    images: dict[str, dict[int, dict[str, float]]] = {}
     for run in runs:
-        records = read_records(run.folder.records, complete=True)
-        for name, value in final_scores(records).items():
-            scores.setdefault(name, {})[run.seed] = value
+        for record in final_validations(read_records(run.folder.records, complete=True)):
+            scores.setdefault(record["set"], {})[run.seed] = record["scores"]["psnr"]
+            its = record.get("images", {}).items()
+            images.setdefault(record["set"], {})[run.seed] = {
+                name: each["psnr"] for name, each in its if "psnr" in each
+            }
     cost = _cost_of(runs[0])
-    return MethodResult(method, scores, cost.seconds, cost.memory)
+    return MethodResult(method, scores, cost.seconds, cost.memory, images)
 
 
 def _cost_of(run: PlannedRun) -> StepCost:
@@ -182,12 +196,17 @@ def _cost_of(run: PlannedRun) -> StepCost:
 
 def final_scores(records: Sequence[Record]) -> dict[str, float]:
     """Return the PSNR of each validation set at the run's end; none where it was not finite."""
-    found: dict[str, float] = {}
+    return {record["set"]: record["scores"]["psnr"] for record in final_validations(records)}
+
+
+def final_validations(records: Sequence[Record]) -> list[Record]:
+    """Return the records of the validation at a run's end that have a PSNR."""
     last = max((record.get("iteration", 0) for record in records), default=0)
-    for record in records:
-        if record["kind"] == "val" and record["iteration"] == last and "psnr" in record["scores"]:
-            found[record["set"]] = record["scores"]["psnr"]
-    return found
+    return [
+        record
+        for record in records
+        if record["kind"] == "val" and record["iteration"] == last and "psnr" in record["scores"]
+    ]
 
 
 def numbers(runs: Sequence[PlannedRun], results: Sequence[MethodResult]) -> dict[str, Any]:

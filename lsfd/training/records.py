@@ -4,7 +4,8 @@ JSON has no infinity, which is the PSNR of identical images: it is the string ``
 
 ``{"kind": "run", ...}`` at each start: seed, data, commit, versions, hardware.
 ``{"kind": "train", "iteration": 100, "losses": {...}, "lr": 1e-4, "seconds_per_iteration": 0.1}``
-``{"kind": "val", "iteration": 1000, "set": "Set5", "scores": {"psnr": 30.1}}``
+``{"kind": "val", "iteration": 1000, "set": "Set5", "scores": {"psnr": 30.1}, "images": {"baby":
+{"psnr": 32.0}}}``; older ones have no images.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def _is_whole(record: Any) -> bool:
         return False
     if not all(isinstance(record.get(name, ""), str) for name in ("kind", "set", "data")):
         return False
+    images = record.get("images", {})
     numbers = [record.get(name, {}) for name in ("losses", "scores")]
+    numbers += images.values() if isinstance(images, dict) else [images]
     return all(name in record for name in _NEEDED.get(str(record.get("kind")), ("kind",))) and all(
         isinstance(part, dict) and all(map(_is_number, part.values())) for part in numbers
     )
@@ -98,7 +101,8 @@ def _is_number(value: Any) -> bool:
 
 def _with_infinity(record: Record) -> Record:
     """Return a record with the numbers that :func:`strict` made strings of."""
-    for part in (record.get("scores", {}), record.get("losses", {})):
+    images = record.get("images", {}).values()
+    for part in (record.get("scores", {}), record.get("losses", {}), *images):
         for name, value in part.items():
             part[name] = float(value) if value in _INFINITY else value
     return record

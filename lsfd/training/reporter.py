@@ -118,11 +118,24 @@ class Reporter:
             self._scalar(f"losses/{name}", value, iteration)
         self._scalar("lr", lr, iteration)
 
-    def scores(self, iteration: int, name: str, scores: Mapping[str, float], best: str) -> None:
-        """Report the validation scores of one set."""
+    def scores(
+        self,
+        iteration: int,
+        name: str,
+        scores: Mapping[str, float],
+        images: Mapping[str, Mapping[str, float]],
+        best: str,
+    ) -> None:
+        """Report the validation scores of one set, those of its images in the records alone."""
         append_record(
             self._folder.records,
-            {"kind": "val", "iteration": iteration, "set": name, "scores": dict(scores)},
+            {
+                "kind": "val",
+                "iteration": iteration,
+                "set": name,
+                "scores": dict(scores),
+                "images": images,
+            },
         )
         line = ", ".join(f"{metric} {value:.4f}" for metric, value in scores.items())
         LOGGER.info("%d/%d: %s: %s%s", iteration, self._total, name, line, best)

@@ -52,7 +52,15 @@ from lsfd.training.samples import (
     training_store,
 )
 from lsfd.training.signals import StopSignals
-from lsfd.training.validation import Best, Scores, better, judge, validate, validation_sets
+from lsfd.training.validation import (
+    Best,
+    Scores,
+    Validation,
+    better,
+    judge,
+    validate,
+    validation_sets,
+)
 
 DEBUG_OVERRIDES = ("logger.print_freq=1", "logger.save_checkpoint_freq=8", "val.val_freq=8")
 INTERRUPTED = 128
@@ -232,17 +240,16 @@ class Run:
             return
         self.processes.from_first(self.folder.check)  # Nothing may be written where it was.
         pictures = self._pictures if self.options.val.save_img else None
-        self.scores = validate(
-            self.model.net_g_ema, self.sets, self.loaded, pictures, self.processes
-        )
-        self.processes.from_first(lambda: self._keep_scores(reporter))
+        found = validate(self.model.net_g_ema, self.sets, self.loaded, pictures, self.processes)
+        self.scores = found.scores
+        self.processes.from_first(lambda: self._keep_scores(reporter, found))
 
     @property
     def _pictures(self) -> Path:
         """The folder of this iteration's pictures."""
         return self.folder.visualization / str(self.iteration)
 
-    def _keep_scores(self, reporter: Reporter | None) -> None:
+    def _keep_scores(self, reporter: Reporter | None, found: Validation) -> None:
         """Report the scores, with pictures of the methods' maps, and save the best student."""
         assert reporter is not None  # This is the first process.
         self.folder.check()
@@ -255,7 +262,7 @@ class Run:
             save_student(path, self.model.net_g_ema, self.origin.card(self.iteration, self.scores))
         for index, (name, scores) in enumerate(self.scores.items()):
             note = f" (best {self.best.value:.4f})" if index == 0 and self.best else ""
-            reporter.scores(self.iteration, name, scores, note)
+            reporter.scores(self.iteration, name, scores, found.images[name], note)
         reporter.restart_clock()
 
     def _save(self, reporter: Reporter | None) -> None:

@@ -15,7 +15,7 @@ from lsfd.config.load import LoadedOptions, LoadedTestOptions
 from lsfd.config.options import Metric
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import evaluate
-from lsfd.evaluation.scores import SetScores
+from lsfd.evaluation.scores import ImageScores, SetScores
 from lsfd.evaluation.sets import BenchmarkSet, set_from_folders
 from lsfd.imaging.files import write_image
 from lsfd.inference.upscaler import NotFiniteError, Upscaler
@@ -26,6 +26,19 @@ LOGGER = logging.getLogger("lsfd")
 
 Scores = dict[str, dict[str, float]]
 """Set name -> metric name -> mean score."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found.
+
+    Attributes:
+        scores: the means of each set.
+        images: of each set the scores of every image, by its name.
+    """
+
+    scores: Scores
+    images: dict[str, Scores]
 
 
 @dataclass(frozen=True)
@@ -72,10 +85,10 @@ def validate(
     loaded: LoadedOptions,
     pictures: Path | None = None,
     processes: Processes | None = None,
-) -> Scores:
+) -> Validation:
     """Score a network on the validation sets, in fp32 and on 8-bit images as the papers do.
 
-    Several processes share the images out; every one returns the scores that one alone would get.
+    Several processes share the images out; every one returns what one alone would get.
     A set has none if the network's output is not finite on one of its images, of which is warned:
     a student that went astray may come back.
 
@@ -101,6 +114,7 @@ def validate(
 
     gathered = processes.gather(own_share)
     scores: Scores = {}
+    each: dict[str, Scores] = {}
     for whole, parts in zip(sets, zip(*gathered, strict=True), strict=True):
         found = [part for part in parts if isinstance(part, SetScores)]
         if len(found) < len(parts):
@@ -108,10 +122,12 @@ def validate(
                 problem = next(part for part in parts if isinstance(part, str))
                 LOGGER.warning("%s gets no score: %s", whole.name, problem)
             continue
-        images = {name: scores for part in found for name, scores in part.images.items()}
+        images = {name: its for part in found for name, its in part.images.items()}
         means = SetScores(whole.name, {pair.name: images[pair.name] for pair in whole.pairs})
-        scores[whole.name] = _named(means, loaded.options.val.metrics)
-    return scores
+        metrics = loaded.options.val.metrics
+        scores[whole.name] = _named(means, metrics)
+        each[whole.name] = {name: _named(its, metrics) for name, its in means.images.items()}
+    return Validation(scores, each)
 
 
 def _on_cpu(network: nn.Module) -> dict[str, Tensor]:
@@ -131,11 +147,11 @@ def _evaluate(upscaler: Upscaler, share: BenchmarkSet, pictures: Path | None) ->
         return str(error)
 
 
-def _named(means: SetScores, metrics: Mapping[str, Metric]) -> dict[str, float]:
+def _named(found: SetScores | ImageScores, metrics: Mapping[str, Metric]) -> dict[str, float]:
     """Return the scores under the option file's names."""
     return {
         name: getattr(
-            means,
+            found,
             metric.type.removeprefix("calculate_") + ("_y" if metric.test_y_channel else "_rgb"),
         )
         for name, metric in metrics.items()
