@@ -47,8 +47,8 @@ def _draw_part(column: Any, part: str, curves: dict[str, list[float]]) -> None:
     speed.set_xlabel(f"{UNITS[part]}s")
     for axes in column:
         _from_zero(axes)
-    memory.legend(loc="lower right")
-    handles.legend(loc="lower right")
+    memory.legend()
+    handles.legend()
 
 
 def _from_zero(axes: Axes) -> None:
