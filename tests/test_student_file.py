@@ -64,6 +64,19 @@ def test_round_trip(path: Path, network: nn.Module) -> None:
         assert torch.equal(loaded(image), network.eval()(image))
 
 
+def test_a_card_is_strict_json() -> None:
+    """A page's JavaScript reads no ``Infinity``; files of before have one."""
+    card = StudentCard(architecture={}, scale=2, scores={"flat": {"psnr": math.inf}})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    text = card.to_metadata()[METADATA_KEY]
+    json.loads(text, parse_constant=refuse)
+    older = text.replace('"inf"', "Infinity")
+    assert older != text and StudentCard.from_metadata({METADATA_KEY: older}) == card
+
+
 def test_a_state_dict_will_do(path: Path, network: nn.Module) -> None:
     save_student(path, network.state_dict(), CARD)
     loaded, _ = read_student(path)

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 
 from lsfd.errors import LsfdError
 
 METADATA_KEY = "lsfd_student"
 """The one entry of a file's metadata; safetensors does not keep several in a fixed order."""
+
+
+def _from_json(value: Any) -> Any:
+    return math.inf if value == _INFINITE else value
+
+
+def _to_json(value: float) -> float | str:
+    return _INFINITE if value == math.inf else value
+
+
+_INFINITE = "inf"
+"""The PSNR of identical images, for which JSON has no number; older files have ``Infinity``."""
+
+_Score = Annotated[float, BeforeValidator(_from_json), PlainSerializer(_to_json)]
 
 
 class StudentCard(BaseModel):
@@ -41,7 +63,7 @@ class StudentCard(BaseModel):
     teacher: str | None = None
     iterations: Annotated[int, Field(ge=0)] | None = None
     data: str | None = None
-    scores: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, _Score]] = {}
     seed: int | None = None
     commit: str | None = None
     versions: dict[str, str] = {}
