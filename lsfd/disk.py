@@ -1,4 +1,4 @@
-"""What to say when a disk fails: full, read-only, over its quota, gone."""
+"""What to say when a disk fails (full, read-only, over its quota, gone), and making folders so."""
 
 from __future__ import annotations
 

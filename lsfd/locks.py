@@ -41,10 +41,8 @@ def acquired(file: Path, timeout: float = -1) -> FileLock:
     lock = FileLock(file, timeout=timeout, fallback_to_soft=False)
     try:
         lock.acquire()
-    except Timeout:
-        raise
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in _NO_LOCKS:  # A Timeout, too.
             raise
         LOGGER.warning(
             "%s: its file system has no locks (%s): see to it yourself that no second command "

@@ -53,9 +53,7 @@ class BenchmarkReport:
             "scale": self.scale,
             "models": models,
             "sets": self.rows[-1].sets(),
-            "versions": provenance.versions(),
-            "commit": provenance.commit(),
-            "hardware": provenance.hardware(),
+            **provenance.stamp(),
         }
 
     def to_markdown(self) -> str:
