@@ -98,11 +98,6 @@ WRONG = {
         "taps: [{student: a}]",
         "line 17, distillers.0.taps.0.teacher: is missing",
     ),
-    "loading in part": (
-        "path:",
-        "path:\n  strict_load_g: false",
-        "line 21, path.strict_load_g: must be true",
-    ),
     "wandb": (
         "path:",
         "logger: {wandb: {project: x}}\npath:",

@@ -118,6 +118,26 @@ def test_accumulation_equals_a_larger_batch(run_options: Options) -> None:
         )
 
 
+def test_a_student_starts_from_what_fits_of_another_scale(
+    run_options: Options, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train_here(run_options())
+    options = run_options(scale=3, distillers=[], network_t=None, name="x3")
+    options["network_g"]["upscale"] = 3
+    options["datasets"]["train"]["gt_size"] = 24
+    options["path"] |= {"pretrain_network_g": str(first.folder.student)}
+    del options["path"]["pretrain_network_t"]
+    with pytest.raises(LsfdError, match="do not fit EDSR"):
+        Run(options_from_dict(options), Processes())
+    options["path"]["strict_load_g"] = False
+    options["train"]["total_iter"] = 1
+    run = Run(options_from_dict(options), Processes())
+    assert run.model.begun_anew == ["upsample.0.weight", "upsample.0.bias"]
+    capsys.readouterr()
+    run.go(auto_resume=False)
+    assert "begin anew: upsample.0.weight, upsample.0.bias" in capsys.readouterr().out
+
+
 def test_earlier_runs_are_kept_aside(run_options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.strftime", lambda *_: "20260102_030405")  # all in one second
     first = train_here(run_options())

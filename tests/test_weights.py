@@ -20,6 +20,7 @@ from lsfd.errors import LsfdError
 from lsfd.networks.build import build_network
 from lsfd.networks.weights import (
     infer_architecture,
+    load_fitting_weights,
     load_weights,
     read_state_dict,
     to_basicsr_keys,
@@ -201,6 +202,24 @@ def test_a_misfit_lists_keys_and_changes_nothing(tmp_path: Path, state: dict[str
     assert "1 unknown to the network (surplus.weight)" in message
     assert "conv_last.bias is 4 in the file and 3 in the network" in message
     assert same(network.state_dict(), before)
+
+
+def test_a_network_of_another_scale_takes_what_fits(tmp_path: Path) -> None:
+    save_file(build_network({**EDSR, "upscale": 4}).state_dict(), tmp_path / "x4.safetensors")
+    network = build_network({**EDSR, "upscale": 3})
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    anew = load_fitting_weights(network, tmp_path / "x4.safetensors")
+    assert anew == ["upsample.0.weight", "upsample.0.bias"]
+    source = read_state_dict(tmp_path / "x4.safetensors")
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, (before if name in anew else source)[name])
+
+
+def test_a_network_that_nothing_fits_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    save_file({"other": torch.zeros(3)}, tmp_path / "other.safetensors")
+    network = build_network(EDSR)
+    with pytest.raises(LsfdError, match=r"other\.safetensors: nothing of it fits EDSR"):
+        load_fitting_weights(network, tmp_path / "other.safetensors")
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:

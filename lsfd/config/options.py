@@ -25,12 +25,6 @@ AUTO_TYPE = "auto"
 """A teacher of this type takes its architecture from its checkpoint."""
 
 
-def _strict(value: Any) -> Any:
-    if value is False:
-        raise ValueError("must be true: a network that fits in part would go on half random")
-    return value
-
-
 def _no_wandb(value: Any) -> Any:
     if isinstance(value, dict) and value.get("project") is None:
         return None  # BasicSR's option files say so that they do not use it.
@@ -82,13 +76,13 @@ class Paths(Section):
     experiments_root: Text = "experiments"
     """Folder under which the run gets the folder <name>."""
     pretrain_network_g: Text | None = None
-    """Checkpoint that the student starts from; null: random weights."""
+    """Checkpoint that the student starts from, or a ready student's name; null: random weights."""
     param_key_g: Text | None = None
     """Key of the weights inside that checkpoint; null: found by itself."""
-    strict_load_g: Annotated[Literal[True], BeforeValidator(_strict)] = True
-    """Whether every key of that checkpoint has to fit; always true."""
+    strict_load_g: bool = True
+    """Whether every key of that checkpoint has to fit; false: what does not begins anew."""
     pretrain_network_t: Texts = Field(default=[])
-    """The teacher's checkpoint; with several teachers a list, one for each."""
+    """The teacher's checkpoint or a ready student's name; with several teachers a list."""
     teacher_cache: Text | None = None
     """Folder where teachers' results are kept for other runs; null: computed anew each time."""
     resume_state: Text | None = None

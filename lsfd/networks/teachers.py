@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from lsfd.errors import LsfdError
+from lsfd.networks.ready import find_weights
 from lsfd.networks.student_file import load_any
 
 RECOGNISE = ("auto", "spandrel")
@@ -27,7 +28,8 @@ def load_teacher(
         options: BasicSR options (``{"type": "RCAN", ...}``); ``None`` or ``{"type": "auto"}``
             (or ``"spandrel"``) to find the architecture out: from a student file of ours, from
             the weights of an EDSR or RCAN, or from any network that spandrel recognises.
-        path: The checkpoint; a teacher without one is an error, never a random network.
+        path: The checkpoint, or the name of a ready student; a teacher without one is an error,
+            never a random network.
         where: What to call the options in error messages.
         key: Which part of the checkpoint holds the weights.
 
@@ -51,5 +53,5 @@ def load_teacher(
                 "file; remove it, or name the architecture as the type"
             )
         options = None
-    teacher, _ = load_any(path, options, key, where)
+    teacher, _ = load_any(find_weights(path), options, key, where)
     return teacher.requires_grad_(False)

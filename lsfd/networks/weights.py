@@ -20,6 +20,7 @@ __all__ = [
     "check_fit",
     "fit_weights",
     "infer_architecture",
+    "load_fitting_weights",
     "load_weights",
     "read_state_dict",
     "read_tensors",
@@ -87,6 +88,32 @@ def load_weights(network: nn.Module, path: Path, key: str | None = None) -> None
             missing, unexpected or of another shape.
     """
     fit_weights(network, read_state_dict(path, key), str(path))
+
+
+def load_fitting_weights(network: nn.Module, path: Path, key: str | None = None) -> list[str]:
+    """Load what fits of a checkpoint, such as all but the upsampler of a network of another scale.
+
+    Args:
+        network: As for :func:`load_weights`.
+        path: As for :func:`read_state_dict`.
+        key: As for :func:`read_state_dict`.
+
+    Returns:
+        The network's names that the file has not, or has in another shape: they stay as they were.
+
+    Raises:
+        LsfdError: The file cannot be read, or nothing of it fits.
+    """
+    state, wanted = read_state_dict(path, key), network.state_dict()
+    fitting = {
+        name: value
+        for name, value in state.items()
+        if name in wanted and value.shape == wanted[name].shape
+    }
+    if not fitting:
+        raise LsfdError(f"{path}: nothing of it fits {type(network).__name__}")
+    fit_weights(network, {**wanted, **fitting}, str(path))
+    return [name for name in wanted if name not in fitting]
 
 
 def fit_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

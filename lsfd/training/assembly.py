@@ -15,9 +15,10 @@ from lsfd.config.signature import ArgumentProblem, check_arguments
 from lsfd.distillers import DISTILLERS, Distiller, Setting
 from lsfd.errors import LsfdError, nearest
 from lsfd.networks.build import build_network, network_scale
+from lsfd.networks.ready import find_weights
 from lsfd.networks.taps import TapPair, resolve_taps
 from lsfd.networks.teachers import load_teacher
-from lsfd.networks.weights import load_weights
+from lsfd.networks.weights import load_fitting_weights, load_weights
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Parts:
 
     Attributes:
         student: the network that is trained.
+        begun_anew: names of its weights that path.pretrain_network_g has not, or in another shape.
         teachers: frozen networks in eval mode.
         peers: networks that are trained beside the student.
         distillers: methods by the name under which their terms are logged.
@@ -54,6 +56,7 @@ class Parts:
     """
 
     student: nn.Module
+    begun_anew: list[str]
     teachers: list[nn.Module]
     peers: list[nn.Module]
     distillers: dict[str, Distiller]
@@ -71,7 +74,7 @@ def assemble(loaded: LoadedOptions) -> Parts:
     Raises:
         LsfdError: naming file, line and key of what does not fit.
     """
-    student = build_student(loaded)
+    student, begun_anew = build_student(loaded)
     teachers = build_teachers(loaded) if needs_teachers(loaded) else []
     peers = build_peers(loaded)
     distillers = build_distillers(loaded, student, teachers, peers)
@@ -80,6 +83,7 @@ def assemble(loaded: LoadedOptions) -> Parts:
     pairs = [taps for setting in settings for taps in (*setting.taps, *setting.peer_taps)]
     return Parts(
         student=student,
+        begun_anew=begun_anew,
         teachers=teachers,
         peers=peers,
         distillers=distillers,
@@ -96,14 +100,22 @@ def assemble(loaded: LoadedOptions) -> Parts:
     )
 
 
-def build_student(loaded: LoadedOptions) -> nn.Module:
-    """Build ``network_g``, with ``path.pretrain_network_g`` if given, and check its scale."""
-    options = loaded.options
+def build_student(loaded: LoadedOptions) -> tuple[nn.Module, list[str]]:
+    """Build ``network_g``, with ``path.pretrain_network_g`` if given, and check its scale.
+
+    Returns:
+        The student, and the names of its weights that do not come from that file.
+    """
+    paths = loaded.options.path
     student = _at(loaded, "network_g", build_network, loaded.raw["network_g"])
     _check_scale(loaded, "network_g", "student", student)
-    if options.path.pretrain_network_g is not None:
-        load_weights(student, Path(options.path.pretrain_network_g), options.path.param_key_g)
-    return student
+    if paths.pretrain_network_g is None:
+        return student, []
+    file = find_weights(paths.pretrain_network_g)
+    if not paths.strict_load_g:
+        return student, load_fitting_weights(student, file, paths.param_key_g)
+    load_weights(student, file, paths.param_key_g)
+    return student, []
 
 
 def needs_teachers(loaded: LoadedOptions) -> bool:

@@ -83,6 +83,7 @@ class LSFDModel(BaseModel):
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
 
         parts = assemble(opt)
+        self.begun_anew = parts.begun_anew
         self.teacher_digests = [weights_digest(teacher) for teacher in parts.teachers]
         caches = teacher_caches(
             self.options, parts, self.device, self.dtype, self.processes.world_size

@@ -356,6 +356,11 @@ class Run:
             len(self.origin.store), self.model.device, self.origin.precision,
             *self._batch_and_rate(),
         )  # fmt: skip
+        if self.model.begun_anew:
+            LOGGER.info(
+                "path.pretrain_network_g does not fit these weights, which begin anew: %s",
+                ", ".join(self.model.begun_anew),
+            )
         if source is not None:
             LOGGER.info("going on from iteration %d (%s)", self.iteration, source)
         if self._change is not None:

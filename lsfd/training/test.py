@@ -10,6 +10,7 @@ from lsfd.config.testing import TestOptions
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import benchmark_sets
 from lsfd.evaluation.report import BenchmarkReport
+from lsfd.networks.ready import find_weights
 from lsfd.training.folder import RunFolder
 from lsfd.training.validation import validation_sets
 
@@ -73,4 +74,4 @@ def _weights(loaded: LoadedOptions | LoadedTestOptions) -> Path:
         raise loaded.error(
             "path.pretrain_network_g", "is missing: name the network's weights, or give --weights"
         )
-    return Path(options.path.pretrain_network_g)
+    return find_weights(options.path.pretrain_network_g)
