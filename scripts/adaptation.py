@@ -29,7 +29,7 @@ from lsfd.imaging.degradation import Degradation
 from lsfd.networks.student_file import StudentCard, read_student
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import markdown_table
-from lsfd.training.compare import final_scores
+from lsfd.training.compared import final_scores
 from lsfd.training.jobs import train_all
 from lsfd.training.planned import PlannedRun, plan_runs
 from lsfd.training.records import read_records

@@ -61,7 +61,7 @@ from lsfd.reporting.orthogonality import (
     save_orthogonality,
 )
 from lsfd.reporting.tables import markdown_table
-from lsfd.training.compare import final_scores
+from lsfd.training.compared import final_scores
 from lsfd.training.jobs import train_all
 from lsfd.training.planned import PlannedRun
 from lsfd.training.records import read_records

@@ -29,7 +29,7 @@ from lsfd.errors import LsfdError
 from lsfd.inference.upscaler import Upscaler
 from lsfd.metrics.image import psnr_and_ssim
 from lsfd.training import model as training_model
-from lsfd.training.compare import final_scores
+from lsfd.training.compared import final_scores
 from lsfd.training.distributed import Processes
 from lsfd.training.model import LSFDModel
 from lsfd.training.records import append_record, read_records

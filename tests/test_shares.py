@@ -17,7 +17,7 @@ from helpers import write_options
 
 from lsfd.cli import _parser, main
 from lsfd.shard import Shard
-from lsfd.training import compare
+from lsfd.training import compared
 from lsfd.training.collected import collect
 from lsfd.training.compare import Comparison
 from lsfd.training.folder import RunFolder
@@ -51,7 +51,7 @@ def make(run_options: Options, tmp_path: Path) -> Callable[[str], Path]:
 @pytest.fixture
 def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are not timed: tests of the table do that."""
-    monkeypatch.setattr(compare, "step_cost", lambda option_file: StepCost(0.1, 2**30))
+    monkeypatch.setattr(compared, "step_cost", lambda option_file: StepCost(0.1, 2**30))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
+from lsfd.reporting.series import Points
 from lsfd.reporting.significance import ImageScores
 from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import Cell, markdown_table
@@ -27,6 +28,10 @@ class MethodResult:
         seconds: of a training step; None if unknown.
         memory: of a process that trains, in bytes; None if unknown.
         images: set name -> seed -> image -> PSNR-Y in dB; older runs have none.
+        ssim: set name -> seed -> SSIM-Y; empty where it was not asked for.
+        steps: of its training; None if unknown.
+        losses: seed -> iteration -> loss against the ground truth.
+        is_taught: whether anything but the ground truth teaches it.
     """
 
     name: str
@@ -34,6 +39,17 @@ class MethodResult:
     seconds: float | None = None
     memory: int | None = None
     images: Mapping[str, ImageScores] = field(default_factory=dict)
+    ssim: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    steps: int | None = None
+    losses: Mapping[int, Points] = field(default_factory=dict)
+    is_taught: bool = True
+
+    @property
+    def training_seconds(self) -> float | None:
+        """What the training takes: its steps at the cost of one."""
+        if self.seconds is None or self.steps is None:
+            return None
+        return self.steps * self.seconds
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,7 @@ def gain(method: Mapping[int, float], baseline: Mapping[int, float]) -> Gain | N
 
 
 def comparison_table(results: Sequence[MethodResult], baseline: str) -> str:
-    """Return a Markdown table: mean ± standard deviation, gain with its interval, time, memory.
+    """Return a Markdown table: PSNR ± standard deviation / SSIM, gain with its interval, costs.
 
     Args:
         results: one row each.
@@ -80,17 +96,19 @@ def comparison_table(results: Sequence[MethodResult], baseline: str) -> str:
     reference = {result.name: result for result in results}.get(baseline)
     names = _sets(results)
     header = ["method", *(text for name in names for text in (name, f"gain ({name})"))]
-    header += ["s/step", "memory (GiB)"]
+    header += ["s/step", "minutes", "memory (GiB)"]
     rows: list[list[Cell]] = []
     for result in results:
         row: list[Cell] = [result.name]
         for name in names:
-            row.append(_spread(list(result.scores.get(name, {}).values())))
+            row.append(_scores_text(result, name))
             row.append(None if reference is None else _gain_text(result, reference, name))
-        row.append(result.seconds)
+        whole = result.training_seconds
+        row += [result.seconds, None if whole is None else whole / 60]
         row.append(None if result.memory is None else result.memory / 2**30)
         rows.append(row)
-    return markdown_table(header, rows, digits={len(header) - 2: 3, len(header) - 1: 2})
+    last = len(header) - 1
+    return markdown_table(header, rows, digits={last - 2: 3, last - 1: 1, last: 2})
 
 
 def _sets(results: Sequence[MethodResult]) -> list[str]:
@@ -98,11 +116,15 @@ def _sets(results: Sequence[MethodResult]) -> list[str]:
     return list(dict.fromkeys(name for result in results for name in result.scores))
 
 
-def _spread(values: Sequence[float]) -> str | None:
+def _scores_text(result: MethodResult, name: str) -> str | None:
+    values = list(result.scores.get(name, {}).values())
     if not values:
         return None
-    mean = f"{np.mean(values):.3f}"
-    return f"{mean} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
+    text = f"{np.mean(values):.3f}"
+    if len(values) > 1:
+        text += f" ± {np.std(values, ddof=1):.3f}"
+    ssim = list(result.ssim.get(name, {}).values())
+    return f"{text} / {np.mean(ssim):.4f}" if ssim else text
 
 
 def _gain_text(result: MethodResult, reference: MethodResult, name: str) -> str | None:

@@ -12,7 +12,7 @@ from lsfd.atomic import working_folder
 from lsfd.config.changes import first_change
 from lsfd.config.load import load_options
 from lsfd.errors import LsfdError
-from lsfd.training.compare import COST
+from lsfd.training.compared import COST
 from lsfd.training.folder import RunFolder
 from lsfd.training.planned import PlannedRun
 from lsfd.training.records import read_records

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from lsfd import provenance
 from lsfd.atomic import write_text
 from lsfd.cli import main
-from lsfd.training import compare, jobs, reporter, teacher_cache
+from lsfd.training import compared, jobs, reporter, teacher_cache
 from lsfd.training.timing import StepCost
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -199,8 +199,9 @@ def _work(
     provenance.commit = lambda: None  # type: ignore[assignment]
     # Drawing takes longer than all else in a small run, and times differ.
     reporter.save_run_curves = lambda records, path, title: write_text(path, title)
-    compare.save_gains = lambda results, baseline, path, title: write_text(path, title)
-    compare.step_cost = lambda file: StepCost(0.5, 2**20)
+    for drawing in ("save_gains", "save_times", "save_progress"):
+        setattr(compared, drawing, _draw_nothing)
+    compared.step_cost = lambda file: StepCost(0.5, 2**20)
     jobs.POLL_SECONDS = 0.02
     teacher_cache.SPARE_BYTES = 0  # The disks here are small.
     jobs.subprocess = _Forking  # type: ignore[assignment]
@@ -209,6 +210,11 @@ def _work(
     if disturbance is not None:
         _watches.append(_Watch(disturbance))
     sys.exit(main(arguments))
+
+
+def _draw_nothing(*arguments: object) -> None:
+    path = next(argument for argument in arguments if isinstance(argument, Path))
+    write_text(path, "")
 
 
 def _alone() -> None:

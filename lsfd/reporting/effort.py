@@ -1,0 +1,96 @@
+"""What methods reach for their effort: score against time, and the loss on the way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from lsfd.reporting.comparison import MethodResult
+from lsfd.reporting.labels import name_points
+from lsfd.reporting.series import Points, moving_mean, smoothing_window
+from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
+
+
+def save_times(results: Sequence[MethodResult], path: str | os.PathLike[str], title: str) -> None:
+    """Save a picture of each method's score, the mean over the sets, against its training's time.
+
+    Times are steps times the cost of a step. What learns without a teacher, for as many lengths as
+    there are, is one line: above it a method is worth its time.
+
+    Raises:
+        LsfdError: the file cannot be written.
+    """
+    points = [
+        (result, seconds / 60, _mean_over_sets(result))
+        for result in results
+        if (seconds := result.training_seconds) and result.scores
+    ]
+    sets = list(dict.fromkeys(name for result, *_ in points for name in result.scores))
+    with saved_figure(path, 4.2, title) as figure:
+        axes = figure.subplots()
+        axes.set_xlabel("minutes of training")
+        axes.set_ylabel(f"PSNR-Y (dB), mean of {', '.join(sets)}")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        alone = sorted((x, y) for result, x, y in points if not result.is_taught)
+        if alone:
+            axes.plot(*zip(*alone, strict=True), "o-", color=ACCENT, label="without a teacher")
+            axes.legend(loc="upper left")
+        taught = [(result.name, x, y) for result, x, y in points if result.is_taught]
+        axes.plot([x for _, x, _ in taught], [y for *_, y in taught], "o", color=PALETTE[0])
+        name_points(axes, [(result.name, x, y) for result, x, y in points])
+
+
+def save_progress(
+    results: Sequence[MethodResult], baseline: str, path: str | os.PathLike[str]
+) -> None:
+    """Save how the loss against the ground truth falls, as a percentage of the baseline's.
+
+    Runs of one seed draw the same patches, so that the quotient is far smoother than the losses.
+
+    Raises:
+        LsfdError: the file cannot be written.
+    """
+    reference = {result.name: result for result in results}[baseline]
+    with saved_figure(path, 4.2, f"Loss against the ground truth beside {baseline}'s") as figure:
+        axes = figure.subplots()
+        axes.set_xlabel("iteration")
+        axes.set_ylabel(f"% of {baseline}'s")
+        axes.axhline(100, color=MUTED, linewidth=1)
+        others = [result for result in results if result is not reference]
+        curves = {result.name: relative_loss(result, reference) for result in others}
+        curves = {name: points for name, points in curves.items() if points}
+        for index, points in enumerate(curves.values()):
+            color = PALETTE[index % len(PALETTE)]
+            style = ("-", "--", ":")[index // len(PALETTE) % 3]
+            axes.plot(list(points), list(points.values()), style, color=color, linewidth=1.2)
+        # What they end with is to be told apart; where they come from may lie outside.
+        furthest = max((abs(points[max(points)] - 100) for points in curves.values()), default=1)
+        axes.set_ylim(100 - 1.5 * furthest, 100 + 1.5 * furthest)
+        name_points(axes, [(name, *list(points.items())[-1]) for name, points in curves.items()])
+
+
+def relative_loss(method: MethodResult, baseline: MethodResult) -> Points:
+    """Return a method's loss in % of the baseline's, iteration by iteration.
+
+    It is the mean over the seeds that both have, smoothed over 1/20 of the run.
+    """
+    seeds = [seed for seed in method.losses if seed in baseline.losses]
+    common = [method.losses[seed].keys() & baseline.losses[seed].keys() for seed in seeds]
+    iterations = sorted(set.intersection(*common)) if common else []
+    if not iterations:
+        return {}
+    ratios = [
+        [method.losses[seed][i] / baseline.losses[seed][i] for i in iterations] for seed in seeds
+    ]
+    smooth = moving_mean(100 * np.mean(ratios, 0), smoothing_window(len(iterations)))
+    return dict(zip(iterations, smooth.tolist(), strict=True))
+
+
+def _mean_over_sets(result: MethodResult) -> float:
+    return float(np.mean([np.mean(list(by_seed.values())) for by_seed in result.scores.values()]))

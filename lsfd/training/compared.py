@@ -1,0 +1,173 @@
+"""What is left of a comparison: records and costs in a folder, and what is made of them::
+
+    compare.json            versions, hardware; of each method options, costs and scores
+    records/LSFD_seed0.jsonl   each run's records
+    compare.md              the tables
+    compare.png             gain over training without a teacher
+    time.png                score against the time that the training takes
+    progress.png            the reconstruction loss on the way, beside the baseline's
+
+The last four are made of options, costs and records alone, and can be made again without the runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lsfd import provenance
+from lsfd.atomic import write_bytes, write_text
+from lsfd.errors import LsfdError
+from lsfd.reporting.comparison import MethodResult, comparison_table, save_gains
+from lsfd.reporting.effort import save_progress, save_times
+from lsfd.reporting.series import losses_of
+from lsfd.reporting.significance import advantage_table
+from lsfd.training.planned import PlannedRun
+from lsfd.training.records import Record, read_records, strict
+from lsfd.training.timing import StepCost, step_cost
+
+BASELINE, OUTPUT = "Plain", "Output"
+COST = "cost.json"
+"""What a step of a run costs on the machine that makes the table; in the run's folder."""
+PIXEL = "l_pix"
+"""The loss against the ground truth, which all methods have."""
+SUMMARY, RECORDS = "compare.json", "records"
+OVER_IMAGES = (
+    "Gain in dB over seeds and images at once: mean, 95 % interval of a bootstrap over both, and "
+    "the share of images that are better. `?`: the interval holds zero."
+)
+
+
+def keep_comparison(folder: Path, runs: Sequence[PlannedRun]) -> None:
+    """Copy the records of finished runs, and write down what else a table needs.
+
+    Raises:
+        LsfdError: a step cannot be timed, or the disk is full.
+    """
+    for run in runs:
+        target = folder / RECORDS / f"{run.folder.root.name}.jsonl"
+        write_bytes(target, run.folder.records.read_bytes())
+    options = runs[0].loaded.options
+    first = {run.method: run for run in reversed(runs)}
+    methods = {name: _about(first[name]) for name in dict.fromkeys(run.method for run in runs)}
+    seeds = sorted({run.seed for run in runs})
+    for name, its in methods.items():
+        result = _result(folder, name, its, seeds)
+        its |= {"psnr_y": result.scores, "ssim_y": result.ssim}
+    about = {
+        "scale": options.scale,
+        "total_iter": options.train.total_iter,
+        "seeds": seeds,
+        **provenance.stamp(),
+        "methods": methods,
+    }
+    write_text(folder / SUMMARY, json.dumps(strict(about), indent=1) + "\n")
+
+
+def draw_comparison(folder: Path) -> str:
+    """Write the tables and pictures of a comparison's folder; return the tables.
+
+    Raises:
+        LsfdError: it is not such a folder, or is damaged.
+    """
+    about, results = read_comparison(folder)
+    names = [result.name for result in results]
+    baseline = BASELINE if BASELINE in names else names[0]
+    table = comparison_table(results, baseline)
+    by_image = advantage_table({r.name: r.images for r in results}, [baseline, OUTPUT])
+    if by_image is not None:
+        table += f"\n{OVER_IMAGES}\n\n{by_image}"
+    write_text(folder / "compare.md", table)
+    title = f"PSNR-Y, x{about['scale']}, {about['total_iter']:,} iterations"
+    save_gains(results, baseline, folder / "compare.png", title)
+    save_times(results, folder / "time.png", f"PSNR-Y, x{about['scale']}")
+    save_progress(results, baseline, folder / "progress.png")
+    return table
+
+
+def read_comparison(folder: Path) -> tuple[dict[str, Any], list[MethodResult]]:
+    """Return what is known of a comparison, and what each of its methods reached.
+
+    Raises:
+        LsfdError: it is not such a folder, or is damaged.
+    """
+    file = folder / SUMMARY
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        methods = about["methods"].items()
+        return about, [_result(folder, name, its, about["seeds"]) for name, its in methods]
+    except FileNotFoundError as error:
+        raise LsfdError(f"{folder} holds no comparison: it has no {SUMMARY}") from error
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise LsfdError(f"{file} is damaged; make it again with lsfd compare") from error
+
+
+def _about(run: PlannedRun) -> dict[str, Any]:
+    cost = _cost_of(run)
+    return {
+        "steps": run.loaded.options.train.total_iter,
+        "seconds_per_step": cost.seconds,
+        "peak_memory_bytes": cost.memory,
+        "distillers": run.loaded.raw.get("distillers"),
+    }
+
+
+def _cost_of(run: PlannedRun) -> StepCost:
+    """Return what a step of a run costs, measured once and kept in its folder."""
+    file = run.folder.root / COST
+    if not file.exists():
+        write_text(file, json.dumps(asdict(step_cost(run.option_file))) + "\n")
+    try:
+        cost = json.loads(file.read_text(encoding="utf-8"))
+        return StepCost(float(cost["seconds"]), int(cost["memory"]))
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise LsfdError(f"{file} is damaged; delete it, and it is measured anew") from error
+
+
+def _result(folder: Path, name: str, about: dict[str, Any], seeds: Sequence[int]) -> MethodResult:
+    files = {seed: folder / RECORDS / f"{name}_seed{seed}.jsonl" for seed in seeds}
+    runs = {seed: read_records(file, complete=True) for seed, file in files.items()}
+    finals = {seed: final_validations(records) for seed, records in runs.items()}
+
+    def by_set(value: Callable[[Record], Any]) -> dict[str, dict[int, Any]]:
+        found: dict[str, dict[int, Any]] = {}
+        for seed, records in finals.items():
+            for record in records:
+                if (its := value(record)) is not None:
+                    found.setdefault(record["set"], {})[seed] = its
+        return found
+
+    return MethodResult(
+        name,
+        by_set(lambda record: record["scores"]["psnr"]),
+        about["seconds_per_step"],
+        about["peak_memory_bytes"],
+        by_set(_image_scores),
+        ssim=by_set(lambda record: record["scores"].get("ssim")),
+        steps=about["steps"],
+        losses={seed: losses_of(runs[seed]).get(PIXEL, {}) for seed in runs},
+        is_taught=any(its["type"] != BASELINE for its in about["distillers"] or []),
+    )
+
+
+def _image_scores(record: Record) -> dict[str, float] | None:
+    images = record.get("images", {})
+    return {name: its["psnr"] for name, its in images.items() if "psnr" in its} or None
+
+
+def final_scores(records: Sequence[Record]) -> dict[str, float]:
+    """Return the PSNR of each validation set at the run's end; none where it was not finite."""
+    return {record["set"]: record["scores"]["psnr"] for record in final_validations(records)}
+
+
+def final_validations(records: Sequence[Record]) -> list[Record]:
+    """Return the records of the validation at a run's end that have a PSNR."""
+    last = max((record.get("iteration", 0) for record in records), default=0)
+    return [
+        record
+        for record in records
+        if record["kind"] == "val" and record["iteration"] == last and "psnr" in record["scores"]
+    ]
