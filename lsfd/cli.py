@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     measuring.add_benchmark(verbs)
     measuring.add_score(verbs)
     measuring.add_report(verbs)
+    using.add_students(verbs)
     using.add_upscale(verbs)
     using.add_export(verbs)
     using.add_web(verbs)

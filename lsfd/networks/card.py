@@ -53,6 +53,7 @@ class StudentCard(BaseModel):
         versions: Versions of the packages that decide a result.
         hardware: What it was trained on, in words.
         note: Anything else.
+        limits: What it is not for.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, ser_json_inf_nan="constants")
@@ -69,6 +70,7 @@ class StudentCard(BaseModel):
     versions: dict[str, str] = {}
     hardware: str | None = None
     note: str | None = None
+    limits: str | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as metadata of a safetensors file; equal cards give equal text."""

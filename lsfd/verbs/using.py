@@ -1,4 +1,4 @@
-"""``upscale``, ``export``, ``web``."""
+"""``students``, ``upscale``, ``export``, ``web``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,22 @@ from pathlib import Path
 
 from lsfd.terminal import say
 from lsfd.verbs.arguments import Verbs, add_device_arguments
+
+
+def add_students(verbs: Verbs) -> None:
+    """Add ``lsfd students``."""
+    verb = verbs.add_parser("students", help="list the trained students that come with lsfd")
+    verb.add_argument(
+        "name", nargs="?", metavar="NAME", help="all that one of them says about itself"
+    )
+    verb.set_defaults(run=_students)
+
+
+def _students(arguments: argparse.Namespace) -> int:
+    from lsfd.networks.ready_table import describe, read_ready, ready_table
+
+    say(describe(arguments.name) if arguments.name else ready_table(read_ready()), end="")
+    return 0
 
 
 def add_upscale(verbs: Verbs) -> None:

@@ -1,0 +1,328 @@
+"""Regenerate results/landscape: PSNR against time and against size, ours beside published networks.
+
+    LSFD_DATA=... OMP_NUM_THREADS=1 python scripts/landscape.py [--scales 4] [--draw]
+
+Scores all students that come with the package on Set5, Set14 and Urban100 and times them, beside
+bicubic. Of published networks the figures are cited (results/landscape/published.json); those whose
+architecture we can build are timed in the same rounds, with random weights. ``--draw`` makes tables
+and pictures again of what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.transforms import Bbox
+
+from lsfd import provenance
+from lsfd.atomic import write_text
+from lsfd.errors import LsfdError
+from lsfd.evaluation.benchmark import BICUBIC, benchmark, bicubic, load_upscaler
+from lsfd.evaluation.cost import seconds_per_megapixel
+from lsfd.evaluation.report import BenchmarkReport
+from lsfd.inference.upscaler import Upscaler
+from lsfd.networks.build import build_network
+from lsfd.networks.ready import ready_students
+from lsfd.networks.student_file import read_student
+from lsfd.reporting.style import DPI, MUTED, PALETTE, saved_figure
+from lsfd.reporting.tables import Cell, markdown_table
+
+OUT = Path(__file__).resolve().parent.parent / "results" / "landscape"
+PUBLISHED = OUT / "published.json"
+SETS = ("Set5", "Set14", "Urban100")
+OURS = "T91, General100, BSDS399 (590 images)"
+"""What the students that come with the package were trained on."""
+SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
+"""Where a name may stand: right of its point, left, above, below, at the corners."""
+DISTANCES = (6, 13, 20)
+"""Between point and name, in points; from the second on, a line joins them."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network, or bicubic.
+
+    Attributes:
+        name: of the network.
+        training_data: in words; "" for bicubic.
+        parameters: 0 for bicubic.
+        multiply_adds: for an output of 1280 x 720 pixels.
+        scores: ``psnr_y`` and ``ssim_y`` by set.
+        source: of published figures; "" where all was measured here.
+        seconds: for a megapixel of output, here; None: not timed.
+    """
+
+    name: str
+    training_data: str
+    parameters: int
+    multiply_adds: int
+    scores: dict[str, dict[str, float]]
+    source: str = ""
+    seconds: float | None = None
+
+    @property
+    def psnr(self) -> float:
+        """PSNR on the first set, which is drawn."""
+        return self.scores[SETS[0]]["psnr_y"]
+
+
+def main() -> None:
+    """Measure and write, or write only."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scales", type=int, nargs="+", help="default: those of the students")
+    parser.add_argument("--draw", action="store_true", help="measure nothing")
+    parser.add_argument("--runs", type=int, default=3, help="timed rounds")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("-o", "--output", type=Path, default=OUT)
+    given = parser.parse_args()
+    if given.runs < 1:
+        parser.error("--runs must be 1 or more")
+
+    record = given.output / "landscape.json"
+    measured = json.loads(record.read_text()) if record.exists() else {}
+    if not given.draw:
+        students = students_by_scale()
+        for scale in given.scales or sorted(students):
+            if scale not in students:
+                there = ", ".join(f"x{each}" for each in sorted(students)) or "none"
+                raise LsfdError(f"no student of x{scale} comes with lsfd; there are: {there}")
+            measured[f"x{scale}"] = measure(scale, students[scale], given.device, given.runs)
+            write_text(record, json.dumps(measured, indent=1) + "\n")  # The next takes minutes.
+    if not measured:
+        raise LsfdError(f"nothing has been measured: there is no {record}; leave out --draw")
+    for name, entry in measured.items():
+        text = page(name, entry)
+        write_text(given.output / f"table_{name}.md", text)
+        draw(name, entry, given.output / f"landscape_{name}.png")
+        print(text)
+
+
+def students_by_scale() -> dict[int, list[Path]]:
+    """Return the files of the students that come with the package, by scale."""
+    students: dict[int, list[Path]] = {}
+    for path in ready_students().values():
+        students.setdefault(read_student(path)[1].scale, []).append(path)
+    return students
+
+
+def measure(scale: int, students: Sequence[Path], device: str, runs: int) -> dict[str, Any]:
+    """Return all rows of a scale as JSON values, with what they were measured on.
+
+    Raises:
+        LsfdError: a set is not found, or a figure is missing among the published ones.
+    """
+    networks = published(scale)
+    report = benchmark(students, SETS, scale, device=device)
+    upscales = {BICUBIC: bicubic(scale)}
+    upscales |= {path.stem: load_upscaler(path, scale, device=device) for path in students}
+    upscales |= {
+        network["name"]: Upscaler(
+            build_network({**network["architecture"], "upscale": scale}), scale, device
+        )
+        for network in networks
+        if network["architecture"] is not None
+    }
+    seconds = seconds_per_megapixel(upscales, scale, runs)
+    rows = [*measured_rows(report, seconds), *cited_rows(networks, scale, seconds)]
+    return {
+        "runs": runs,
+        "precision": "fp32",
+        **provenance.stamp(),
+        "date": date.today().isoformat(),
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def published(scale: int) -> list[dict[str, Any]]:
+    """Return what :data:`PUBLISHED` has of a scale, smallest network first.
+
+    Raises:
+        LsfdError: a network lacks a set.
+    """
+    networks = [
+        network
+        for network in json.loads(PUBLISHED.read_text())["networks"]
+        if str(scale) in network["scales"]
+    ]
+    for network in networks:
+        missing = set(SETS) - set(network["scales"][str(scale)]["scores"])
+        if missing:
+            raise LsfdError(
+                f"{PUBLISHED}: {network['name']} at x{scale} lacks {', '.join(sorted(missing))}"
+            )
+    return sorted(networks, key=lambda network: network["scales"][str(scale)]["parameters"])
+
+
+def measured_rows(report: BenchmarkReport, seconds: Mapping[str, float]) -> list[Row]:
+    """Return bicubic and our students, smallest first."""
+    rows = [
+        Row(
+            row.name,
+            "" if row.name == BICUBIC else OURS,
+            row.cost.parameters or 0,
+            row.cost.multiply_adds or 0,
+            {each.name: {"psnr_y": each.psnr_y, "ssim_y": each.ssim_y} for each in row.scores},
+            seconds=seconds[row.name],
+        )
+        for row in report.rows
+    ]
+    return sorted(rows, key=lambda row: row.parameters)
+
+
+def cited_rows(
+    networks: Sequence[Mapping[str, Any]], scale: int, seconds: Mapping[str, float]
+) -> list[Row]:
+    """Return published networks, with the time of those that were built."""
+    return [
+        Row(
+            network["name"],
+            network["training_data"],
+            **network["scales"][str(scale)],
+            source=network["source"],
+            seconds=seconds.get(network["name"]),
+        )
+        for network in networks
+    ]
+
+
+def rows_of(entry: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of one scale of the record."""
+    return [Row(**row) for row in entry["rows"]]
+
+
+def page(name: str, entry: Mapping[str, Any]) -> str:
+    """Return the table of one scale, and what has to be known to read it."""
+    rows = rows_of(entry)
+    header = [name, "trained on", "parameters", "G multiply-adds", "s/megapixel"]
+    cells: list[list[Cell]] = [
+        [
+            row.name,
+            row.training_data or "-",
+            row.parameters or None,
+            row.multiply_adds / 1e9 or None,
+            row.seconds,
+            *("{psnr_y:.2f} / {ssim_y:.4f}".format(**row.scores[each]) for each in SETS),
+        ]
+        for row in rows
+    ]
+    table = markdown_table(
+        [*header, *(f"{each} PSNR / SSIM" for each in SETS)], cells, None, {3: 1}
+    )
+    sources = "".join(f"* {row.name}: {row.source}\n" for row in rows if row.source)
+    timed = ", ".join(row.name for row in rows if row.source and row.seconds is not None)
+    return f"""# Quality, size and time at {name}
+
+Written by `python scripts/landscape.py`; all numbers are in [`landscape.json`](landscape.json).
+
+{table}
+![PSNR over time and over parameters](landscape_{name}.png)
+
+PSNR in dB and SSIM on luma, {name[1:]} pixels shaved. Bicubic and our students were measured here.
+The other scores were published, for networks **trained on other data, and for longer**: they are
+cited, not reproduced. Where each figure was looked up: [`published.json`](published.json).
+Multiply-adds are for an output of 1280 x 720 pixels, seconds for a megapixel of output. Times are
+medians of {entry["runs"]} runs in PyTorch ({entry["versions"]["torch"]}, {entry["precision"]}) on
+{entry["hardware"]}; of the published ones {timed or "none"}: the architecture, with random weights.
+The others, which we cannot build, have none. {entry["date"]}, commit {entry["commit"]}.
+
+{sources}"""
+
+
+def draw(name: str, entry: Mapping[str, Any], path: Path) -> None:
+    """Draw PSNR on the first set over seconds and over parameters.
+
+    Bicubic, decibels below, is a line of text: the networks would share a corner beside it.
+    """
+    low, *rows = rows_of(entry)
+    cited = list(dict.fromkeys(row.training_data for row in rows if row.source))
+    note = f"below: bicubic, {low.psnr:.2f} dB, {low.seconds:.2f} s/megapixel"
+    with saved_figure(path, 4.6, f"PSNR on {SETS[0]}, {name}") as figure:
+        time, size = figure.subplots(1, 2, sharey=True)
+        timed = [(row, row.seconds) for row in rows if row.seconds is not None]
+        panels = ((time, timed), (size, [(row, float(row.parameters)) for row in rows]))
+        for axes, points in panels:
+            for row, x in points:
+                axes.plot(x, row.psnr, **look(row, cited))
+            axes.set_xscale("log")
+            axes.margins(x=0.16, y=0.12)
+            axes.xaxis.set_major_locator(LogLocator())
+            axes.xaxis.set_major_formatter(FuncFormatter(short))
+            axes.text(0.98, 0.02, note, transform=axes.transAxes, ha="right", color=MUTED)
+        time.set_ylabel("PSNR-Y (dB)")
+        time.set_xlabel(
+            f"Seconds per megapixel of output\n({entry['hardware']}, PyTorch {entry['precision']};"
+            "\npublished networks: their architecture, random weights)"
+        )
+        size.set_xlabel("Parameters")
+        handles = {row.training_data: Line2D([], [], **look(row, cited)) for row in rows}
+        labels = [
+            f"{'published' if data in cited else 'ours'}, trained on {data}" for data in handles
+        ]
+        figure.legend(handles.values(), labels, loc="outside lower left")
+        figure.draw_without_rendering()  # Names need to know where the points end up.
+        for axes, points in panels:
+            label_points(axes, points, cited, f"-{name}")
+
+
+def look(row: Row, cited: Sequence[str]) -> dict[str, Any]:
+    """Return how a row is drawn: as ours, or as one for the data that it was trained on."""
+    index = cited.index(row.training_data) if row.source else -1
+    color = PALETTE[index + 1]
+    face = "white" if row.source else color
+    marker = "osD^v"[index + 1]
+    return {"color": color, "markerfacecolor": face, "marker": marker, "linestyle": "none"}
+
+
+def label_points(
+    axes: Axes, points: Sequence[tuple[Row, float]], cited: Sequence[str], suffix: str
+) -> None:
+    """Write names, without a suffix, where they cover no point and no other name."""
+    half = 4.5 / 72 * DPI  # Points to pixels.
+    taken = [text.get_window_extent() for text in axes.texts]
+    for x, y in axes.transData.transform([(x, row.psnr) for row, x in points]):
+        taken.append(Bbox([[x - half, y - half], [x + half, y + half]]))
+    for row, x in points:
+        color = look(row, cited)["color"]
+        for right, up in [(d * right, d * up) for d in DISTANCES for right, up in SIDES]:
+            label = axes.annotate(
+                row.name.removesuffix(suffix), (x, row.psnr), (right, up),
+                textcoords="offset points", color=color, fontsize=8,
+                ha="left" if right > 0 else "right" if right else "center",
+                va="bottom" if up > 0 else "top" if up else "center",
+            )  # fmt: skip
+            box = label.get_window_extent().padded(half / 4)
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+            label.remove()
+        else:
+            axes.add_artist(label)  # No free place: over another, but there.
+        taken.append(box)
+        if max(abs(right), abs(up)) > DISTANCES[0]:
+            line = {"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 0}
+            axes.annotate(
+                "", (x, row.psnr), (right, up), textcoords="offset points", arrowprops=line
+            )
+
+
+def short(value: float, _: object) -> str:
+    """Write 100000 as 100k, and 0.1 as it is."""
+    if value < 1e4:
+        return f"{value:g}"
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except LsfdError as error:
+        raise SystemExit(f"landscape: {error}") from None

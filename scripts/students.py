@@ -1,0 +1,77 @@
+"""Train the students that come with the package: one command each.
+
+    LSFD_DATA=... python scripts/students.py edsr-xs-x4 [...]
+    python scripts/students.py          # writes nothing but the table of those that are there
+
+Each is trained as options/students/NAME.yml says (the same command goes on where it was stopped),
+its weights are rounded to fp16, scored as they are shipped, and put where `--weights NAME` finds
+them, with the run's records beside the table in results/students.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ship import ship
+
+from lsfd.atomic import write_bytes, write_text
+from lsfd.compression.budget import parse_budget
+from lsfd.config.load import load_options
+from lsfd.networks.ready import FOLDER
+from lsfd.networks.ready_table import read_ready, ready_table
+from lsfd.training.compress import Compression, compress
+from lsfd.training.folder import RunFolder
+from lsfd.training.run import train
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = ROOT / "options" / "students"
+OUT = ROOT / "results" / "students"
+SETS = ("Set5", "Set14", "Urban100")
+BUDGET = "params=250k"
+"""Of the students that `lsfd compress` makes: those whose option files have its section."""
+LIMITS = (
+    "Undoes bicubic downscaling, and neither blur nor noise nor compression. Learned from 590 "
+    "photographs; drawings and text are not among them."
+)
+
+
+def main() -> None:
+    """Train and ship what is named; write the table."""
+    names = sorted(path.stem.replace("_", "-") for path in OPTIONS.glob("*.yml"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[[], *names], metavar="NAME", help=str(names))
+    parser.add_argument("--set", nargs="+", default=[], dest="overrides", metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        run = trained(name, arguments.overrides)
+        note = f"python scripts/students.py {name}"
+        ship(run.student, FOLDER / f"{name}.safetensors", SETS, note, LIMITS)
+        write_bytes(OUT / "records" / f"{name}.jsonl", run.records.read_bytes())
+    for scale in (2, 3, 4):
+        students = [student for student in read_ready() if student.card.scale == scale]
+        if students:
+            write_text(OUT / f"table_x{scale}.md", ready_table(students))
+
+
+def trained(name: str, overrides: list[str]) -> RunFolder:
+    """Train a student, or go on, to its end; return the folder of its run.
+
+    Raises:
+        SystemExit: a signal stopped it; it is saved.
+    """
+    file = OPTIONS / f"{name.replace('-', '_')}.yml"
+    loaded = load_options(file, overrides)
+    if loaded.options.compress is None:
+        folder = RunFolder.of(loaded)
+        status = 0 if folder.student.exists() else train(file, overrides, auto_resume=True)
+    else:
+        folder = Compression.of(loaded).folder(parse_budget(BUDGET))
+        status = compress(file, overrides, BUDGET)
+    if status:
+        raise SystemExit(status)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

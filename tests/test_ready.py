@@ -1,0 +1,78 @@
+"""The students that come with the package: found, described, and as good as they say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lsfd.cli import main
+from lsfd.errors import LsfdError
+from lsfd.evaluation.benchmark import evaluate
+from lsfd.evaluation.sets import find_set
+from lsfd.inference.upscaler import Upscaler
+from lsfd.networks import ready
+from lsfd.networks.ready_table import ReadyStudent, describe, read_ready, ready_table
+from lsfd.networks.student_file import read_student
+from lsfd.training.compared import final_scores
+from lsfd.training.records import read_records
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results" / "students"
+NAMES = list(ready.ready_students())
+SETS = {"Set5", "Set14", "Urban100"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_tells_all(name: str) -> None:
+    student = ReadyStudent.read(name, ready.ready_students()[name])
+    card = student.card
+    told = (card.data, card.method, card.iterations, card.hardware, card.commit, card.limits)
+    assert all(told) and card.versions and card.seed is not None
+    assert card.scores.keys() == SETS
+    assert name.endswith(f"-x{card.scale}")
+    network, _ = read_student(ready.ready_students()[name])
+    assert student.parameters == sum(value.numel() for value in network.state_dict().values())
+
+
+def test_all_of_them_are_small_enough_to_keep() -> None:
+    assert sum(student.size for student in read_ready()) < 30e6
+
+
+def test_tables_are_those_of_the_cards() -> None:
+    for scale in {student.card.scale for student in read_ready()}:
+        students = [student for student in read_ready() if student.card.scale == scale]
+        assert (RESULTS / f"table_x{scale}.md").read_text() == ready_table(students)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (RESULTS / "records").glob("*.jsonl")])
+def test_a_card_agrees_with_the_run(name: str) -> None:
+    card = ReadyStudent.read(name, ready.ready_students()[name]).card
+    records = read_records(RESULTS / "records" / f"{name}.jsonl", complete=True)
+    assert records[0]["commit"] == card.commit or any(
+        record.get("commit") == card.commit for record in records
+    )
+    # The run scores in its own precision, before the weights are rounded to fp16.
+    for name_of_set, psnr in final_scores(records).items():
+        assert card.scores[name_of_set]["psnr_y"] == pytest.approx(psnr, abs=0.02)
+
+
+@pytest.mark.skipif("LSFD_DATA" not in os.environ, reason="needs the benchmark images (LSFD_DATA)")
+@pytest.mark.parametrize("name", [name for name in NAMES if "-m-" not in name])
+def test_a_student_is_as_good_as_it_says(name: str) -> None:
+    network, card = read_student(ready.ready_students()[name])
+    means = evaluate(Upscaler(network, card.scale), find_set("Set5", None, card.scale), card.scale)
+    assert means.psnr_y == pytest.approx(card.scores["Set5"]["psnr_y"], abs=0.005)
+    assert means.ssim_y == pytest.approx(card.scores["Set5"]["ssim_y"], abs=0.0005)
+
+
+def test_the_command_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["students"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in NAMES)
+    assert main(["students", NAMES[0]]) == 0
+    told = capsys.readouterr().out
+    assert "limits" in told and "Set14 (PSNR-Y / SSIM-Y)" in told
+    with pytest.raises(LsfdError, match=f"did you mean '{NAMES[0]}'"):
+        describe(NAMES[0][:-1])
