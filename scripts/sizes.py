@@ -66,23 +66,30 @@ def planned(size: str, steps: int, overrides: list[str]) -> Comparison:
 
 
 def draw() -> None:
-    """Write table and picture from the records."""
-    cells = {
+    """Write table and picture from the records, if there are any."""
+    cells = read()
+    if cells:
+        write_text(OUT / "table.md", table(cells))
+        save_picture(cells, OUT / "sizes.png")
+
+
+Cells = dict[tuple[str, int], list[MethodResult]]
+"""Size and steps -> what each of METHODS reached."""
+
+
+def read() -> Cells:
+    """Return what was kept."""
+    return {
         (size, steps): read_comparison(OUT / f"{size}_{steps}")[1]
         for size, lengths in LENGTHS.items()
         for steps in lengths
         if (OUT / f"{size}_{steps}" / SUMMARY).exists()
     }
-    write_text(OUT / "table.md", table(cells))
-    save_picture(cells, OUT / "sizes.png")
-
-
-Cells = dict[tuple[str, int], list[MethodResult]]
 
 
 def table(cells: Cells) -> str:
     """Return a row for each size and length: Plain's score, and the gains over it, on each set."""
-    sets = list(next(iter(cells.values()))[0].scores) if cells else []
+    sets = list(next(iter(cells.values()))[0].scores)
     header = ["student", "steps"]
     header += [f"{name} ({each})" for each, name in product(sets, METHODS)]
     rows: list[list[Cell]] = []
@@ -106,7 +113,7 @@ def _text(found: Gain | None) -> str | None:
 
 def save_picture(cells: Cells, path: Path) -> None:
     """Save LSFD's gain over the length of the training, a line for each size, a panel a set."""
-    sets = list(next(iter(cells.values()))[0].scores) if cells else [""]
+    sets = list(next(iter(cells.values()))[0].scores)
     with saved_figure(path, 3.4, f"Gain of {METHODS[-1]} over {BASELINE}") as figure:
         panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, sets, strict=True):

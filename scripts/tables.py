@@ -16,6 +16,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import sizes
+
 from lsfd.atomic import write_text
 from lsfd.training.compared import SUMMARY, draw_comparison
 
@@ -28,6 +30,7 @@ _TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 
 def main() -> None:
     """Draw, then fill in."""
+    sizes.draw()
     for folder in comparisons():
         draw_comparison(folder)
     for readme in READMES:

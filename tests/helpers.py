@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -293,3 +294,44 @@ def _kill_before_change(folder: Path, number: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+
+
+INVENTED = {  # method: distillers, gain, steps
+    "Plain": ([{"type": "Plain"}], 0.0, 200),
+    "Long": (None, 0.1, 400),
+    "LSFD": ([{"type": "LSFD"}], 0.2, 200),
+}
+
+
+def keep_invented_comparison(
+    folder: Path, methods: Mapping[str, tuple[Any, float, int]] = INVENTED
+) -> Path:
+    """Write the folder of a comparison that never ran: two seeds, two sets of two images."""
+    about = {
+        name: {
+            "steps": steps,
+            "seconds_per_step": 0.3,
+            "peak_memory_bytes": 2**30,
+            "distillers": distillers,
+        }
+        for name, (distillers, _, steps) in methods.items()
+    }
+    summary = {"scale": 4, "total_iter": 200, "seeds": [0, 1], "methods": about}
+    write_text(folder / "compare.json", json.dumps(summary))
+    for name, (_, gain, steps) in methods.items():
+        for seed in (0, 1):
+            records = [
+                {
+                    "kind": "train",
+                    "iteration": i,
+                    "losses": {"l_pix": 0.1 * (1 + seed) * (1 - gain)},
+                }
+                for i in range(100, steps + 1, 100)
+            ]
+            scores = {"psnr": 30 + seed + gain, "ssim": 0.85}
+            images = {image: {"psnr": scores["psnr"] + place} for place, image in enumerate("ab")}
+            last = {"kind": "val", "iteration": steps, "scores": scores, "images": images}
+            records += [{**last, "set": name_of_set} for name_of_set in ("Set5", "Set14")]
+            text = "".join(json.dumps(record) + "\n" for record in records)
+            write_text(folder / "records" / f"{name}_seed{seed}.jsonl", text)
+    return folder

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from helpers import keep_invented_comparison
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,47 +16,11 @@ from lsfd.reporting.comparison import MethodResult
 from lsfd.reporting.effort import relative_loss
 from lsfd.reporting.labels import apart
 from lsfd.training.compared import draw_comparison, read_comparison
-from lsfd.training.records import append_record
-
-METHODS = {"Plain": [{"type": "Plain"}], "Long": None, "LSFD": [{"type": "LSFD"}]}
-GAIN = {"Plain": 0.0, "Long": 0.1, "LSFD": 0.2}
-STEPS = {"Plain": 200, "Long": 400, "LSFD": 200}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    about = {
-        name: {
-            "steps": STEPS[name],
-            "seconds_per_step": 0.3,
-            "peak_memory_bytes": 2**30,
-            "distillers": distillers,
-        }
-        for name, distillers in METHODS.items()
-    }
-    summary = {"scale": 4, "total_iter": 200, "seeds": [0, 1], "methods": about}
-    (tmp_path / "compare.json").write_text(json.dumps(summary))
-    (tmp_path / "records").mkdir()
-    for name in METHODS:
-        for seed in (0, 1):
-            keep_run(tmp_path / "records" / f"{name}_seed{seed}.jsonl", name, seed)
-    return tmp_path
-
-
-def keep_run(file: Path, name: str, seed: int) -> None:
-    for iteration in range(100, STEPS[name] + 1, 100):
-        losses = {"l_pix": 0.1 * (1 + seed) * (1 - GAIN[name])}
-        append_record(file, {"kind": "train", "iteration": iteration, "losses": losses})
-    scores = {"psnr": 30 + seed + GAIN[name], "ssim": 0.85}
-    images = {image: {"psnr": scores["psnr"] + place} for place, image in enumerate("ab")}
-    for name_of_set in ("Set5", "Set14"):
-        append_record(
-            file,
-            {
-                "kind": "val", "iteration": STEPS[name], "set": name_of_set,
-                "scores": scores, "images": images,
-            },
-        )  # fmt: skip
+    return keep_invented_comparison(tmp_path)
 
 
 def test_tables_and_pictures_are_made_of_the_folder_alone(folder: Path) -> None:

@@ -14,6 +14,7 @@ from lsfd.training.compared import draw_comparison
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import sizes  # noqa: E402
 import tables  # noqa: E402
 
 
@@ -27,6 +28,13 @@ def test_a_comparison_is_what_its_records_say(folder: Path, tmp_path: Path) -> N
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.md", "*.png"))
     assert draw_comparison(copy) == (folder / "compare.md").read_text(encoding="utf-8")
+
+
+def test_gains_over_sizes_are_what_the_records_say() -> None:
+    cells = sizes.read()
+    if not cells:
+        pytest.skip("no such comparison was made yet")
+    assert (sizes.OUT / "table.md").read_text(encoding="utf-8") == sizes.table(cells)
 
 
 def test_a_table_is_filled_in_and_a_lost_one_named(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""scripts/sizes.py: what it plans, and what it makes of records."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import keep_invented_comparison
+
+from lsfd.imaging.files import read_image
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+
+import sizes
+
+METHODS = {"Plain": ([], 0.0, 200), "Output": ([], 0.1, 200), "LSFD": ([], 0.2, 200)}
+
+
+@pytest.fixture(autouse=True)
+def _data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSFD_DATA", "/data")
+    monkeypatch.chdir(sizes.ROOT)
+
+
+def test_no_two_comparisons_share_a_run_but_those_of_compare_x4() -> None:
+    planned = [sizes.planned(size, n, []) for size in sizes.SIZES for n in sizes.LENGTHS[size]]
+    folders = [run.folder.root for comparison in planned for run in comparison.runs]
+    assert len(set(folders)) == len(folders)
+    assert sizes.planned("s", 2000, []).folder.name == "compare_x4"
+    longest = sizes.planned("xs", 8000, []).runs[0].loaded.options
+    assert longest.train.total_iter == longest.val.val_freq == 8000
+    assert longest.network_g.type == "SlimEDSR"
+
+
+def test_table_and_picture_are_made_of_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "OUT", tmp_path)
+    keep_invented_comparison(tmp_path / "xs_500", METHODS)
+    keep_invented_comparison(tmp_path / "s_500", METHODS)
+    sizes.draw()
+    header, _, *rows = (tmp_path / "table.md").read_text().splitlines()
+    assert "LSFD (Set14)" in header and len(rows) == 2
+    assert rows[0].startswith("| xs ") and "30.500" in rows[0] and "+0.200 ± 0.000" in rows[0]
+    assert read_image(tmp_path / "sizes.png").std() > 5
