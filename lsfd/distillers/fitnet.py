@@ -32,7 +32,7 @@ from lsfd.errors import LsfdError
 class FitNet(Distiller):
     """Hint regression on raw features."""
 
-    default_weights: ClassVar = {"feature": 1e-4}
+    default_weights: ClassVar = {"feature": 3e-2}
     paper: ClassVar = "Romero et al., arXiv 1412.6550"
     year: ClassVar = 2014
 

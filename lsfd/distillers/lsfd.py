@@ -116,7 +116,7 @@ def normalized_attention(
 class LSFD(Distiller):
     """Local feature distillation weighted by where student and teacher disagree."""
 
-    default_weights: ClassVar = {"feature": 1e-3, "output": 1.0}
+    default_weights: ClassVar = {"feature": 0.3, "output": 1.0}
     paper: ClassVar = "Park and Kwak, arXiv 2111.10988"
     year: ClassVar = 2021
 
