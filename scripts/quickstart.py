@@ -17,14 +17,17 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from lsfd.atomic import write_text
 from lsfd.cli import main as lsfd
 from lsfd.imaging.files import read_image
 from lsfd.imaging.resize import modcrop
 from lsfd.reporting.curves import save_comparison_curves
 from lsfd.reporting.pictures import Result, save_comparison
+from lsfd.reporting.tables import Cell, markdown_table
 from lsfd.training.records import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +59,9 @@ def main() -> None:
         f"--scale {SCALE} --json {OUT}/scores.json --pictures {OUT}/pictures"
     )
     run(f"upscale -i {DATA}/val_x{SCALE}/LR_bicubic/X{SCALE} -o {OUT}/upscaled -w {weights[1]}")
-    draw()
+    models = json.loads((OUT / "scores.json").read_text())["models"]
+    write_text(OUT / "table.md", table(models))
+    draw(models)
     minutes = (time.perf_counter() - start) / 60
     print(f"\nDone in {minutes:.1f} minutes. Look at {OUT}/comparison.png, {OUT}/curves.png and "
           f"{OUT}/upscaled; the student is {weights[1]}.")  # fmt: skip
@@ -71,9 +76,18 @@ def run(command: str) -> None:
         sys.exit(status)
 
 
-def draw() -> None:
+def table(models: dict[str, Any]) -> str:
+    """Return the scores in short, as README.md has them."""
+    rows: list[list[Cell]] = []
+    for name, label in {**LABELS, TEACHER.stem: "Teacher"}.items():
+        (its,) = models[name]["sets"].values()
+        scores = f"{its['psnr_y']:.2f} / {its['ssim_y']:.4f}"
+        rows.append([label, models[name]["parameters"] or None, scores])
+    return markdown_table(["x4, held-out photographs", "parameters", "PSNR-Y / SSIM-Y"], rows)
+
+
+def draw(models: dict[str, Any]) -> None:
     """Draw validation curves of both runs, and the crops of one photograph side by side."""
-    models = json.loads((OUT / "scores.json").read_text())["models"]
     scores = {name: next(iter(model["sets"].values())) for name, model in models.items()}
     records = {LABELS[name]: read_records(RUNS / name / "metrics.jsonl") for name in (PLAIN, LSFD)}
     reference = {

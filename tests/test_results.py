@@ -37,6 +37,41 @@ def test_gains_over_sizes_are_what_the_records_say() -> None:
     assert (sizes.OUT / "table.md").read_text(encoding="utf-8") == sizes.table(cells)
 
 
+SPEED = {  # Rows of README's table -> those of speed.md.
+    "LSFD training step": ["LSFD step (step): lsfd against BasicSR"],
+    "... with the teacher's results": ["LSFD step, cached teacher (step)"],
+    "training samples": [
+        "samples of those of 590 images that a patch fits into (sample): lsfd, store against "
+        "PairedImageDataset, PNG",
+        "samples of 24 images of 2040 x 1356 (sample): lsfd, store against PairedImageDataset, PNG",
+    ],
+    "PSNR and SSIM": ["PSNR and SSIM of 219 images"],
+    "`lsfd upscale` of a folder": [
+        f"320 x 256 to x4 (image): lsfd upscale against {peer}"
+        for peer in ("BasicSR", "ONNX Runtime", "Real-ESRGAN")
+    ],
+    "... twenty sizes": [
+        f"of 20 sizes (image): lsfd upscale against {peer}"
+        for peer in ("BasicSR", "ONNX Runtime", "Real-ESRGAN")
+    ],
+    "`lsfd --help`": ["help text", "one small image"],
+}
+
+
+def row_of(text: str, start: str) -> list[str]:
+    """Return the cells of the one row of a Markdown table that begins so."""
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {start}"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("start", SPEED)
+def test_ratios_are_those_that_were_measured(start: str) -> None:
+    told = row_of((ROOT / "README.md").read_text(encoding="utf-8"), start)[-1]
+    table = (ROOT / "results" / "speed" / "speed.md").read_text(encoding="utf-8")
+    measured = [float(row_of(table, work)[1]) for work in SPEED[start]]
+    assert [float(ratio) for ratio in told.split(" / ")] == pytest.approx(measured, rel=0.02)
+
+
 def test_a_table_is_filled_in_and_a_lost_one_named(tmp_path: Path) -> None:
     (tmp_path / "two.md").write_text("| a |\n| - |\n\ntext\n\n| b |\n| - |\n")
     readme = tmp_path / "README.md"

@@ -65,7 +65,7 @@ def teacher_is_better(batch: DistillationBatch, teacher: int) -> Tensor:
 class FACD(Distiller):
     """Contrastive feature distillation on patches where the teacher is better (FACD-style)."""
 
-    default_weights: ClassVar = {"contrastive": 0.05, "output": 1.0}
+    default_weights: ClassVar = {"contrastive": 0.5, "output": 1.0}
     paper: ClassVar = "Moon et al., arXiv 2211.15951"
     year: ClassVar = 2022
 
