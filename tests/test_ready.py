@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from lsfd.cli import main
+from lsfd.config.load import load_options
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import evaluate
 from lsfd.evaluation.sets import find_set
@@ -19,6 +21,10 @@ from lsfd.training.compared import final_scores
 from lsfd.training.records import read_records
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import students  # noqa: E402
+
 RESULTS = ROOT / "results" / "students"
 NAMES = list(ready.ready_students())
 SETS = {"Set5", "Set14", "Urban100"}
@@ -65,6 +71,32 @@ def test_a_student_is_as_good_as_it_says(name: str) -> None:
     means = evaluate(Upscaler(network, card.scale), find_set("Set5", None, card.scale), card.scale)
     assert means.psnr_y == pytest.approx(card.scores["Set5"]["psnr_y"], abs=0.005)
     assert means.ssim_y == pytest.approx(card.scores["Set5"]["ssim_y"], abs=0.0005)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_student_has_the_option_file_of_its_training(name: str) -> None:
+    card = ReadyStudent.read(name, ready.ready_students()[name]).card
+    loaded = load_options(students.OPTIONS / f"{name.replace('-', '_')}.yml")
+    assert loaded.options.scale == card.scale
+    if loaded.options.compress is None:
+        network = loaded.options.network_g
+        assert card.architecture == {"type": network.type, **network.arguments}
+
+
+def test_a_finished_training_is_not_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    monkeypatch.setattr(students, "train", lambda file, *_, **__: begun.append(file.stem) or 130)
+    where = [f"path.experiments_root={tmp_path}"]
+    with pytest.raises(SystemExit):
+        students.trained("edsr-xs-x4", where)
+    assert begun == ["edsr_xs_x4"]
+    finished = tmp_path / "edsr_xs_x4" / "edsr_xs_x4.safetensors"
+    finished.parent.mkdir()
+    finished.touch()
+    assert students.trained("edsr-xs-x4", where).student == finished
+    assert begun == ["edsr_xs_x4"]
 
 
 def test_the_command_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:
