@@ -1,7 +1,8 @@
 """Train the students that come with the package: one command each.
 
     LSFD_DATA=... python scripts/students.py edsr-xs-x4 [...]
-    python scripts/students.py          # writes nothing but the table of those that are there
+    python scripts/students.py                # nothing but the tables of those that are there
+    LSFD_DATA=... python scripts/students.py --pictures     # crops, side by side
 
 Each is trained as options/students/NAME.yml says (the same command goes on where it was stopped),
 its weights are rounded to fp16, scored as they are shipped, and put where `--weights NAME` finds
@@ -18,8 +19,12 @@ from ship import ship
 from lsfd.atomic import write_bytes, write_text
 from lsfd.compression.budget import parse_budget
 from lsfd.config.load import load_options
-from lsfd.networks.ready import FOLDER
+from lsfd.evaluation.benchmark import Upscale, bicubic, load_upscaler
+from lsfd.evaluation.scores import ImageScores
+from lsfd.evaluation.sets import find_set
+from lsfd.networks.ready import FOLDER, find_weights
 from lsfd.networks.ready_table import read_ready, ready_table
+from lsfd.reporting.pictures import Result, save_comparison
 from lsfd.training.compress import Compression, compress
 from lsfd.training.folder import RunFolder
 from lsfd.training.run import train
@@ -28,6 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ROOT / "options" / "students"
 OUT = ROOT / "results" / "students"
 SETS = ("Set5", "Set14", "Urban100")
+PICTURES = {"Set5": "butterfly", "Set14": "zebra", "Urban100": "img_012"}
 BUDGET = "params=250k"
 """Of the students that `lsfd compress` makes: those whose option files have its section."""
 LIMITS = (
@@ -42,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[[], *names], metavar="NAME", help=str(names))
     parser.add_argument("--set", nargs="+", default=[], dest="overrides", metavar="KEY=VALUE")
+    parser.add_argument("--pictures", action="store_true", help="draw crops of all x4 students")
     arguments = parser.parse_args()
     for name in arguments.names:
         run = trained(name, arguments.overrides)
@@ -52,6 +59,8 @@ def main() -> None:
         students = [student for student in read_ready() if student.card.scale == scale]
         if students:
             write_text(OUT / f"table_x{scale}.md", ready_table(students))
+    if arguments.pictures:
+        draw_pictures(4)
 
 
 def trained(name: str, overrides: list[str]) -> RunFolder:
@@ -71,6 +80,23 @@ def trained(name: str, overrides: list[str]) -> RunFolder:
     if status:
         raise SystemExit(status)
     return folder
+
+
+def draw_pictures(scale: int) -> None:
+    """Draw one image of each set as bicubic and all students of a scale enlarge it."""
+    names = [student.name for student in read_ready() if student.card.scale == scale]
+    upscales: dict[str, Upscale] = {"bicubic": bicubic(scale)}
+    upscales |= {name: load_upscaler(find_weights(name), scale) for name in names}
+    for name_of_set, image in PICTURES.items():
+        pairs = find_set(name_of_set, None, scale)
+        lq, hr = next((lq, hr) for name, lq, hr in pairs if name == image)
+        results = []
+        for label, upscale in upscales.items():
+            sr = upscale(lq)
+            psnr = ImageScores.of(sr, hr, scale).psnr_y
+            results.append(Result(label, sr, f"{psnr:.2f} dB", psnr))
+        title = f"{image} ({name_of_set}), x{scale}"
+        save_comparison(OUT / f"{image}_x{scale}.png", hr, results, title=title)
 
 
 if __name__ == "__main__":
