@@ -37,6 +37,23 @@ def test_gains_over_sizes_are_what_the_records_say() -> None:
     assert (sizes.OUT / "table.md").read_text(encoding="utf-8") == sizes.table(cells)
 
 
+NUMBERS = re.compile(r"<!-- numbers: (\S+) -->\n(.*?)(?=\n## |\Z)", re.DOTALL)
+"""A section of results/README.md whose decibels come from one file."""
+
+
+def test_decibels_are_those_of_the_file_that_a_section_names() -> None:
+    sections = NUMBERS.findall((ROOT / "results" / "README.md").read_text(encoding="utf-8"))
+    assert sections
+    for name, text in sections:
+        file = (ROOT / "results" / name).read_text(encoding="utf-8")
+        known = [float(number) for number in re.findall(r"[-+]?\d+\.\d+", file)]
+        told = re.findall(r"([-+]?\d+\.(\d+)) dB", text)
+        assert told
+        for number, digits in told:
+            matches = [value for value in known if f"{value:+.{len(digits)}f}" == number]
+            assert matches, f"{name} has no {number} dB"
+
+
 SPEED = {  # Rows of README's table -> those of speed.md.
     "LSFD training step": ["LSFD step (step): lsfd against BasicSR"],
     "... with the teacher's results": ["LSFD step, cached teacher (step)"],

@@ -29,7 +29,7 @@ def save_times(results: Sequence[MethodResult], path: str | os.PathLike[str], ti
         if (seconds := result.training_seconds) and result.scores
     ]
     sets = list(dict.fromkeys(name for result, *_ in points for name in result.scores))
-    with saved_figure(path, 4.2, title) as figure:
+    with saved_figure(path, _height(len(points)), title) as figure:
         axes = figure.subplots()
         axes.set_xlabel("minutes of training")
         axes.set_ylabel(f"PSNR-Y (dB), mean of {', '.join(sets)}")
@@ -57,7 +57,8 @@ def save_progress(
         LsfdError: the file cannot be written.
     """
     reference = {result.name: result for result in results}[baseline]
-    with saved_figure(path, 4.2, f"Loss against the ground truth beside {baseline}'s") as figure:
+    title = f"Loss against the ground truth beside {baseline}'s"
+    with saved_figure(path, _height(len(results)), title) as figure:
         axes = figure.subplots()
         axes.set_xlabel("iteration")
         axes.set_ylabel(f"% of {baseline}'s")
@@ -90,6 +91,11 @@ def relative_loss(method: MethodResult, baseline: MethodResult) -> Points:
     ]
     smooth = moving_mean(100 * np.mean(ratios, 0), smoothing_window(len(iterations)))
     return dict(zip(iterations, smooth.tolist(), strict=True))
+
+
+def _height(names: int) -> float:
+    """Return the inches that a picture needs for a column of so many names."""
+    return max(4.2, 1 + 0.17 * names)
 
 
 def _mean_over_sets(result: MethodResult) -> float:
