@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -14,6 +15,7 @@ from lsfd.training.compared import draw_comparison
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import quickstart  # noqa: E402
 import sizes  # noqa: E402
 import tables  # noqa: E402
 
@@ -35,6 +37,12 @@ def test_gains_over_sizes_are_what_the_records_say() -> None:
     if not cells:
         pytest.skip("no such comparison was made yet")
     assert (sizes.OUT / "table.md").read_text(encoding="utf-8") == sizes.table(cells)
+
+
+def test_the_quickstart_is_what_its_record_says() -> None:
+    record = json.loads((ROOT / "results" / "quickstart_x4.json").read_text())
+    table = (ROOT / "results" / "quickstart_x4.md").read_text(encoding="utf-8")
+    assert quickstart.table(record["models"]) == table
 
 
 NUMBERS = re.compile(r"<!-- numbers: (\S+) -->\n(.*?)(?=\n## |\Z)", re.DOTALL)
