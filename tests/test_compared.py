@@ -59,6 +59,8 @@ def test_a_loss_is_compared_with_that_of_the_same_seed(folder: Path) -> None:
     assert relative_loss(plain, plain) == {100: 100, 200: 100}
     assert list(relative_loss(long, plain)) == [100, 200], "as far as both go"
     assert relative_loss(MethodResult("Stages", {}), plain) == {}
+    black = MethodResult("Black", {}, losses={0: {100: 0.0, 200: 0.1}})
+    assert relative_loss(black, black) == {200: 100}, "zero has no percentage"
 
 
 @given(st.lists(st.floats(0, 1), max_size=20))

@@ -34,7 +34,7 @@ def save_times(results: Sequence[MethodResult], path: str | os.PathLike[str], ti
         axes.set_xlabel("minutes of training")
         axes.set_ylabel(f"PSNR-Y (dB), mean of {', '.join(sets)}")
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         alone = sorted((x, y) for result, x, y in points if not result.is_taught)
@@ -79,10 +79,12 @@ def save_progress(
 def relative_loss(method: MethodResult, baseline: MethodResult) -> Points:
     """Return a method's loss in % of the baseline's, iteration by iteration.
 
-    It is the mean over the seeds that both have, smoothed over 1/20 of the run.
+    It is the mean over the seeds that both have, smoothed over 1/20 of the run; a loss of zero has
+    no percentage.
     """
     seeds = [seed for seed in method.losses if seed in baseline.losses]
-    common = [method.losses[seed].keys() & baseline.losses[seed].keys() for seed in seeds]
+    positive = {seed: {i for i, value in baseline.losses[seed].items() if value} for seed in seeds}
+    common = [method.losses[seed].keys() & positive[seed] for seed in seeds]
     iterations = sorted(set.intersection(*common)) if common else []
     if not iterations:
         return {}
