@@ -19,12 +19,13 @@ from lsfd.reporting.comparison import Gain, MethodResult, gain
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import Cell, markdown_table
 from lsfd.training.compare import Comparison
-from lsfd.training.compared import BASELINE, OUTPUT, SUMMARY, keep_comparison, read_comparison
+from lsfd.training.compared import BASELINE, SUMMARY, keep_comparison, read_comparison
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ROOT / "options" / "compare_x4.yml"
 OUT = ROOT / "results" / "sizes"
-METHODS = (BASELINE, OUTPUT, "LSFD")
+METHODS = (BASELINE, "LSFD", "LSFD_first")
+"""The last one learns features in the first half of its steps, and the teacher's images then."""
 _COMMON = {"num_in_ch": 3, "num_out_ch": 3, "upscale": 4, "res_scale": 1}
 SIZES: dict[str, dict[str, Any] | None] = {
     "xs": {"type": "SlimEDSR", "num_feat": 16, "block_widths": [16] * 7, "upsample_width": 8},
@@ -60,6 +61,8 @@ def planned(size: str, steps: int, overrides: list[str]) -> Comparison:
         changes.append(f"network_g={json.dumps({**network, **_COMMON})}")
     if steps != 2000:
         changes += [f"train.total_iter={steps}", f"val.val_freq={steps}"]
+        first = f"compare.methods.{METHODS[-1]}.distillers"
+        changes += [f"{first}.0.end={steps // 2}", f"{first}.1.start={steps // 2 + 1}"]
     if changes:  # What compare_x4.yml asks for is trained once, under its own name.
         changes.append(f"name=sizes_{size}_{steps}")
     return Comparison(OPTIONS, [*changes, *overrides], METHODS)
@@ -112,9 +115,9 @@ def _text(found: Gain | None) -> str | None:
 
 
 def save_picture(cells: Cells, path: Path) -> None:
-    """Save LSFD's gain over the length of the training, a line for each size, a panel a set."""
+    """Save gains over the length of the training: a colour for each size, a panel a set."""
     sets = list(next(iter(cells.values()))[0].scores)
-    with saved_figure(path, 3.4, f"Gain of {METHODS[-1]} over {BASELINE}") as figure:
+    with saved_figure(path, 3.6, f"Gain over {BASELINE}") as figure:
         panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, sets, strict=True):
             axes.set_title(name)
@@ -122,22 +125,29 @@ def save_picture(cells: Cells, path: Path) -> None:
             axes.set_xlabel("steps")
             axes.axhline(0, color=MUTED, linewidth=1)
             for color, size in zip(PALETTE, SIZES, strict=False):
-                found = {
-                    steps: gain(results[-1].scores[name], results[0].scores[name])
-                    for (other, steps), results in cells.items()
-                    if other == size
-                }
-                its = {steps: each for steps, each in found.items() if each is not None}
-                axes.errorbar(
-                    list(its), [each.mean for each in its.values()],
-                    yerr=[each.half_width or 0 for each in its.values()],
-                    fmt="o-", color=color, capsize=3, label=size,
-                )  # fmt: skip
+                for index, line in ((1, "o-"), (2, "s--")):
+                    its = gains(cells, size, name, index)
+                    axes.errorbar(
+                        list(its), [each.mean for each in its.values()],
+                        yerr=[each.half_width or 0 for each in its.values()],
+                        fmt=line, color=color, capsize=3, label=f"{size}, {METHODS[index]}",
+                    )  # fmt: skip
             lengths = sorted({steps for _, steps in cells})
             axes.set_xticks(lengths, [f"{steps:,}" for steps in lengths])
             axes.minorticks_off()
         panels[0].set_ylabel("dB")
-        panels[0].legend()
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(SIZES))
+
+
+def gains(cells: Cells, size: str, name: str, index: int) -> dict[int, Gain]:
+    """Return a method's gain on a set by steps."""
+    found = {
+        steps: gain(results[index].scores[name], results[0].scores[name])
+        for (other, steps), results in cells.items()
+        if other == size
+    }
+    return {steps: each for steps, each in found.items() if each is not None}
 
 
 if __name__ == "__main__":
