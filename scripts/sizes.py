@@ -102,16 +102,11 @@ def table(cells: Cells) -> str:
             plain, *others = results
             values = list(plain.scores[each].values())
             row.append(f"{sum(values) / len(values):.3f}")
-            row += [_text(gain(other.scores[each], plain.scores[each])) for other in others]
+            for other in others:
+                found = gain(other.scores[each], plain.scores[each])
+                row.append(None if found is None else str(found))
         rows.append(row)
     return markdown_table(header, rows)
-
-
-def _text(found: Gain | None) -> str | None:
-    if found is None:
-        return None
-    half = "" if found.half_width is None else f" ± {found.half_width:.3f}"
-    return f"{found.mean:+.3f}{half}"
 
 
 def save_picture(cells: Cells, path: Path) -> None:

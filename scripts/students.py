@@ -19,6 +19,7 @@ from ship import ship
 from lsfd.atomic import write_bytes, write_text
 from lsfd.compression.budget import parse_budget
 from lsfd.config.load import load_options
+from lsfd.errors import nearest
 from lsfd.evaluation.benchmark import Upscale, bicubic, load_upscaler
 from lsfd.evaluation.scores import ImageScores
 from lsfd.evaluation.sets import find_set
@@ -46,10 +47,13 @@ def main() -> None:
     """Train and ship what is named; write the table."""
     names = sorted(path.stem.replace("_", "-") for path in OPTIONS.glob("*.yml"))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[[], *names], metavar="NAME", help=str(names))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
     parser.add_argument("--set", nargs="+", default=[], dest="overrides", metavar="KEY=VALUE")
     parser.add_argument("--pictures", action="store_true", help="draw crops of all x4 students")
     arguments = parser.parse_args()
+    for name in arguments.names:
+        if name not in names:
+            parser.error(f"options/students has no '{name}'{nearest(name, names)}")
     for name in arguments.names:
         run = trained(name, arguments.overrides)
         note = f"python scripts/students.py {name}"

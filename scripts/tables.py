@@ -1,8 +1,8 @@
-"""Make all tables and pictures that come from records anew, and put tables into READMEs.
+"""Draw comparisons anew from their records, and put tables of files into READMEs.
 
     python scripts/tables.py
 
-No run is needed: comparisons are drawn from their folders (compare.json, records). In README.md and
+No run is needed: a comparison is drawn from its folder (compare.json, records). In README.md and
 results/README.md a table that was copied from a file stands between two comments, of which the
 first names the file, and which of its tables where it has several:
 

@@ -56,9 +56,7 @@ def test_tables_are_those_of_the_cards() -> None:
 def test_a_card_agrees_with_the_run(name: str) -> None:
     card = ReadyStudent.read(name, ready.ready_students()[name]).card
     records = read_records(RESULTS / "records" / f"{name}.jsonl", complete=True)
-    assert records[0]["commit"] == card.commit or any(
-        record.get("commit") == card.commit for record in records
-    )
+    assert any(record.get("commit") == card.commit for record in records)
     # The run scores in its own precision, before the weights are rounded to fp16.
     for name_of_set, psnr in final_scores(records).items():
         assert card.scores[name_of_set]["psnr_y"] == pytest.approx(psnr, abs=0.02)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from lsfd.errors import LsfdError, nearest
 from lsfd.networks.card import StudentCard
@@ -37,14 +37,14 @@ class ReadyStudent:
         """Read a file's head; its weights are not looked at.
 
         Raises:
-            LsfdError: it is no student.
+            LsfdError: it is no student, or damaged.
         """
-        with safe_open(path, framework="numpy") as file:  # Torch would take a second.
-            try:
+        try:
+            with safe_open(path, framework="numpy") as file:  # Torch would take a second.
                 card = StudentCard.from_metadata(file.metadata())
-            except LsfdError as error:
-                raise LsfdError(f"{path}: {error}") from error
-            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+                shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+        except (LsfdError, SafetensorError) as error:
+            raise LsfdError(f"{path}: {error}") from error
         return cls(name, card, sum(map(math.prod, shapes)), path.stat().st_size)
 
 

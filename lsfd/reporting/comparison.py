@@ -72,6 +72,10 @@ class Gain:
         """Whether the interval excludes zero."""
         return self.half_width is not None and abs(self.mean) > self.half_width
 
+    def __str__(self) -> str:
+        half = "" if self.half_width is None else f" ± {self.half_width:.3f}"
+        return f"{self.mean:+.3f}{half}"
+
 
 def gain(method: Mapping[int, float], baseline: Mapping[int, float]) -> Gain | None:
     """Return the paired difference of two methods' scores by seed; None without a common seed."""
@@ -131,10 +135,7 @@ def _gain_text(result: MethodResult, reference: MethodResult, name: str) -> str 
     if result is reference:
         return None
     found = gain(result.scores.get(name, {}), reference.scores.get(name, {}))
-    if found is None:
-        return None
-    half = "" if found.half_width is None else f" ± {found.half_width:.3f}"
-    return f"{found.mean:+.3f}{half}"
+    return None if found is None else str(found)
 
 
 def save_gains(
