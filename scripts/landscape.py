@@ -31,8 +31,8 @@ from lsfd.evaluation.cost import seconds_per_megapixel
 from lsfd.evaluation.report import BenchmarkReport
 from lsfd.inference.upscaler import Upscaler
 from lsfd.networks.build import build_network
-from lsfd.networks.ready import find_weights
-from lsfd.networks.ready_table import read_ready
+from lsfd.networks.ready import ready_students
+from lsfd.networks.student_file import read_student
 from lsfd.reporting.style import DPI, MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import Cell, markdown_table
 
@@ -109,8 +109,8 @@ def main() -> None:
 def students_by_scale() -> dict[int, list[Path]]:
     """Return the files of the students that come with the package, by scale."""
     students: dict[int, list[Path]] = {}
-    for student in read_ready():
-        students.setdefault(student.card.scale, []).append(find_weights(student.name))
+    for path in ready_students().values():
+        students.setdefault(read_student(path)[1].scale, []).append(path)
     return students
 
 
