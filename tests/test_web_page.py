@@ -590,8 +590,9 @@ def test_dropping_and_pasting(page: Any, tmp_path: Path, way: str):
     page.evaluate(send, [way, None])
     page.wait_for_selector("#problem:not(:empty)")
     page.evaluate(send, [way, list(photograph(tmp_path, 9, 9).read_bytes())])
-    # The state alone may still be that of the image before.
-    page.wait_for_function("document.querySelector('#title').innerText === 'sent.png'")
+    # The state alone may still be that of the image before. (wait_for_function polls with eval,
+    # which the page's content policy forbids.)
+    page.wait_for_selector("#title:text-is('sent.png')")
     page.wait_for_selector("body[data-state=done]")
     assert page.inner_text("#problem") == ""
 
