@@ -3,7 +3,7 @@
     python scripts/tables.py
 
 No run is needed: a comparison is drawn from its folder (compare.json, records). In README.md and
-results/README.md a table that was copied from a file stands between two comments, of which the
+those below results/ a table that was copied from a file stands between two comments, of which the
 first names the file, and which of its tables where it has several:
 
     <!-- table: compare_x4/compare.md 2 -->
@@ -22,7 +22,7 @@ from lsfd.atomic import write_text
 from lsfd.training.compared import SUMMARY, draw_comparison
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = (ROOT / "README.md", ROOT / "results" / "README.md")
+READMES = (ROOT / "README.md", *sorted((ROOT / "results").rglob("README.md")))
 
 _MARKED = re.compile(r"(<!-- table: (\S+)(?: (\d+))? -->\n).*?(<!-- end -->\n)", re.DOTALL)
 _TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)

@@ -46,20 +46,24 @@ def test_the_quickstart_is_what_its_record_says() -> None:
 
 
 NUMBERS = re.compile(r"<!-- numbers: (\S+) -->\n(.*?)(?=\n## |\Z)", re.DOTALL)
-"""A section of results/README.md whose decibels come from one file."""
+"""A section of a README whose decibels come from one file."""
+SECTIONS = [
+    (readme.parent / name, text)
+    for readme in tables.READMES
+    for name, text in NUMBERS.findall(readme.read_text(encoding="utf-8"))
+]
 
 
 def test_decibels_are_those_of_the_file_that_a_section_names() -> None:
-    sections = NUMBERS.findall((ROOT / "results" / "README.md").read_text(encoding="utf-8"))
-    assert sections
-    for name, text in sections:
-        file = (ROOT / "results" / name).read_text(encoding="utf-8")
+    assert SECTIONS
+    for path, text in SECTIONS:
+        file = path.read_text(encoding="utf-8")
         known = [float(number) for number in re.findall(r"[-+]?\d+\.\d+", file)]
         told = re.findall(r"([-+]?\d+\.(\d+)) dB", text)
         assert told
         for number, digits in told:
             matches = [value for value in known if f"{value:+.{len(digits)}f}" == number]
-            assert matches, f"{name} has no {number} dB"
+            assert matches, f"{path} has no {number} dB"
 
 
 SPEED = {  # Rows of README's table -> those of speed.md.
