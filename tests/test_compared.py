@@ -46,6 +46,12 @@ def test_what_nobody_teaches_is_told_apart(folder: Path) -> None:
 
 
 def test_what_is_no_comparison_is_named(folder: Path, tmp_path: Path) -> None:
+    lost = folder / "records" / "LSFD_seed1.jsonl"
+    kept = lost.read_bytes()
+    lost.unlink()
+    with pytest.raises(LsfdError, match=r"LSFD_seed1\.jsonl is missing"):
+        draw_comparison(folder)
+    lost.write_bytes(kept)
     with pytest.raises(LsfdError, match=r"holds no comparison: it has no compare\.json"):
         draw_comparison(tmp_path / "records")
     (folder / "compare.json").write_text('{"seeds": [0], "methods": {"Plain": {}}}')

@@ -129,6 +129,8 @@ def _cost_of(run: PlannedRun) -> StepCost:
 
 def _result(folder: Path, name: str, about: dict[str, Any], seeds: Sequence[int]) -> MethodResult:
     files = {seed: folder / RECORDS / f"{name}_seed{seed}.jsonl" for seed in seeds}
+    if missing := [file for file in files.values() if not file.is_file()]:
+        raise LsfdError(f"{missing[0]} is missing; make it again with lsfd compare")
     runs = {seed: read_records(file, complete=True) for seed, file in files.items()}
     finals = {seed: final_validations(records) for seed, records in runs.items()}
 
