@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lsfd import __version__
 from lsfd.disk import remedy_for
@@ -16,26 +16,34 @@ USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status.
+    """Run the command; return its exit status."""
+    parsed = _parser().parse_args(arguments)
+    return exit_status("lsfd", lambda: parsed.run(parsed))
+
+
+def exit_status(name: str, work: Callable[[], int | None]) -> int:
+    """Do the work of a command or script; return its exit status.
 
     A mistake that the user can mend ends in one sentence on standard error and status 2.
+
+    Args:
+        name: of the command, in front of the sentence.
+        work: returns its own exit status; None is 0.
     """
-    parsed = _parser().parse_args(arguments)
     try:
-        status: int = parsed.run(parsed)
+        return work() or 0
     except LsfdError as error:
-        print(f"lsfd: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return USAGE_ERROR
     except OSError as error:
         remedy = remedy_for(error)
         if isinstance(error, FileNotFoundError) or remedy is None:
             raise  # A bug of ours.
-        say(f"lsfd: {error.filename or 'a file'}: {error.strerror}; {remedy}", file=sys.stderr)
+        say(f"{name}: {error.filename or 'a file'}: {error.strerror}; {remedy}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
-        print("lsfd: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         return 130
-    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,6 +25,7 @@ import numpy as np
 
 from lsfd import provenance
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.imaging.degradation import Degradation
 from lsfd.networks.student_file import StudentCard, read_student
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
@@ -268,4 +269,4 @@ def draw(results: Sequence[Adaptation], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status("adaptation", main))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from lsfd import provenance
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.config.load import load_options
 from lsfd.data.patches import PatchDataset
 from lsfd.distillers import DISTILLERS, Distiller
@@ -248,4 +250,4 @@ def record(pulls: Sequence[Pull], plain: LSFDModel, lengths: Lengths) -> dict[st
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("balance", main))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -23,6 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lsfd import provenance
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.compression.budget import parse_budget
 from lsfd.compression.choice import Choice
 from lsfd.config.load import load_options
@@ -251,4 +253,4 @@ def in_thousands(value: float, _: object) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("budgets", main))

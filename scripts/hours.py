@@ -20,6 +20,7 @@ import copy
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,9 +32,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lsfd import provenance
 from lsfd.atomic import scratch_folder, write_text
+from lsfd.cli import exit_status
 from lsfd.config.load import LoadedOptions, load_options, options_from_dict
 from lsfd.config.options import AUTO_TYPE
-from lsfd.errors import LsfdError
 from lsfd.networks.build import build_network
 from lsfd.reporting.tables import Cell, markdown_table
 from lsfd.training.model import LSFDModel
@@ -250,7 +251,4 @@ def line(row: Row) -> list[Cell]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LsfdError as error:
-        raise SystemExit(f"hours: {error}") from None
+    sys.exit(exit_status("hours", main))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -25,6 +26,7 @@ from matplotlib.transforms import Bbox
 
 from lsfd import provenance
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import BICUBIC, benchmark, bicubic, load_upscaler
 from lsfd.evaluation.cost import seconds_per_megapixel
@@ -322,7 +324,4 @@ def short(value: float, _: object) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LsfdError as error:
-        raise SystemExit(f"landscape: {error}") from None
+    sys.exit(exit_status("landscape", main))

@@ -74,8 +74,9 @@ def of_metadata(package: Distribution) -> str:
         for value in metadata.get_all("Classifier", [])
         if value.startswith("License :: ")
     ]
-    said = metadata.get("License-Expression") or ", ".join(classifiers) or metadata.get("License")
-    return (said or "not stated").splitlines()[0]
+    (expression,) = metadata.get_all("License-Expression", [""])
+    (text,) = metadata.get_all("License", [""])
+    return (expression or ", ".join(classifiers) or text or "not stated").splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from lsfd import provenance
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.distillers.sgn import covariance, ratio
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import bicubic, evaluate
@@ -40,7 +42,7 @@ from lsfd.networks.student_file import StudentCard, load_any, read_student
 from lsfd.networks.taps import TappedNetwork
 from lsfd.reporting.pictures import Result, save_comparison
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
-from lsfd.reporting.tables import markdown_table
+from lsfd.reporting.tables import Cell, markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 TEACHER = ROOT / "results" / "teachers" / "edsr_x4_teacher.safetensors"
@@ -311,7 +313,7 @@ def table(rows: Sequence[Row], distance: str) -> str:
     sets = list(rows[0].sets)
     measures = ("PSNR-Y", distance, "sharpness")
     header = ["mixture", *(f"{name} {measure}" for name in sets for measure in measures)]
-    lines = [
+    lines: list[list[Cell]] = [
         [row.label, *(v for s in row.sets.values() for v in (s.psnr_y, s.perceptual, s.sharpness))]
         for row in rows
     ]
@@ -352,4 +354,4 @@ What was run: seed {about["seed"]}, {about["iterations"]} iterations on {about["
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("mixture", main))

@@ -41,6 +41,7 @@ import torch
 
 from lsfd import provenance
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.config.inheritance import merged
 from lsfd.config.load import load_options, options_from_dict
 from lsfd.errors import LsfdError
@@ -60,7 +61,7 @@ from lsfd.reporting.orthogonality import (
     orthogonality_table,
     save_orthogonality,
 )
-from lsfd.reporting.tables import markdown_table
+from lsfd.reporting.tables import Cell, markdown_table
 from lsfd.training.compared import final_scores
 from lsfd.training.jobs import train_all
 from lsfd.training.planned import PlannedRun
@@ -355,7 +356,7 @@ def costs_table(costs: Mapping[str, Mapping[str, float]]) -> str:
     header = ["network", "parameters", "multiply-adds (G)", "ONNX file (KiB)", "torch (s)",
               "ONNX Runtime (s)", "faster than base in ONNX Runtime"]  # fmt: skip
     reference = costs[BASE].get("seconds_onnxruntime")
-    rows = []
+    rows: list[list[Cell]] = []
     for name, cost in costs.items():
         size, seconds = cost.get("onnx_bytes"), cost.get("seconds_onnxruntime")
         rows.append(
@@ -386,4 +387,4 @@ def exported_table(exported: Mapping[str, Mapping[str, Mapping[int, Sequence[flo
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("orthogonality", main))

@@ -10,11 +10,13 @@ and hours_cpu.json (``python scripts/hours.py``). The two kinds of figures never
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.config.inheritance import read_options
 from lsfd.reporting.tables import Cell, markdown_table
 from lsfd.training.records import read_records
@@ -182,4 +184,4 @@ train.precision=bf16`.
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("paper_table", main))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.cli import main as lsfd
 from lsfd.imaging.files import read_image
 from lsfd.imaging.resize import modcrop
@@ -115,4 +116,4 @@ def gain(scores: dict[str, dict[str, dict[str, dict[str, float]]]], image: str) 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("quickstart", main))

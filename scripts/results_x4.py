@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.evaluation.benchmark import benchmark
 from lsfd.evaluation.report import BenchmarkReport
 from lsfd.evaluation.sets import find_set
@@ -92,7 +94,7 @@ def table(report: BenchmarkReport, family: str) -> str:
     rows = [
         [
             label(row.name, family),
-            row.parameters or None,
+            row.cost.parameters or None,
             *(value for s in row.scores for value in (s.psnr_y, s.ssim_y)),
         ]
         for row in report.rows
@@ -127,4 +129,4 @@ def draw_pictures(report: BenchmarkReport, family: str, pictures: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("results_x4", main))

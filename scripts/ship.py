@@ -9,11 +9,13 @@ The scores in the file's card are those of the rounded weights. Sets are found t
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from lsfd.cli import exit_status
 from lsfd.evaluation.benchmark import evaluate
 from lsfd.evaluation.sets import find_set
 from lsfd.inference.upscaler import Upscaler
@@ -65,4 +67,4 @@ def ship(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("ship", main))

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.reporting.comparison import Gain, MethodResult, gain
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import Cell, markdown_table
@@ -146,4 +148,4 @@ def gains(cells: Cells, size: str, name: str, index: int) -> dict[int, Gain]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("sizes", main))

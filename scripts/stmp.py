@@ -14,11 +14,14 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -26,6 +29,7 @@ from torch import Tensor
 
 from lsfd import provenance
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.evaluation.benchmark import bicubic, evaluate
 from lsfd.evaluation.sets import DATA_ROOT_VARIABLE, BenchmarkSet, find_set
 from lsfd.imaging.files import find_images, read_image
@@ -152,7 +156,7 @@ def new_network(size: int) -> SparseSR:
     return SparseSR(**{key: value for key, value in architecture(size).items() if key != "type"})
 
 
-def architecture(size: int) -> dict[str, object]:
+def architecture(size: int) -> dict[str, Any]:
     """Return a network's options."""
     return {
         "type": "SparseSR",
@@ -239,13 +243,9 @@ def interleaved_times(
         search(features[:64])  # What a first call sets up is not timed.
     for _ in range(repeats):
         for key, search in searches.items():
-            one = seconds(lambda search=search: search(features))
-            whole = seconds(
-                lambda search=search: orthogonal_matching_pursuit(
-                    features, network.lr_atoms, network.sparsity, search
-                )
-            )
-            found[key].append((one, whole))
+            one = seconds(partial(search, features))
+            pursuit = partial(orthogonal_matching_pursuit, features, network.lr_atoms)
+            found[key].append((one, seconds(partial(pursuit, network.sparsity, search))))
     return {key: (median(t[0] for t in times), median(t[1] for t in times))
             for key, times in found.items()}  # fmt: skip
 
@@ -299,7 +299,7 @@ def write_results(rows: list[Row], set5: BenchmarkSet, patches: int, repeats: in
     print(table(rows))
 
 
-def readme(rows: Sequence[Row], about: dict[str, object]) -> str:
+def readme(rows: Sequence[Row], about: dict[str, Any]) -> str:
     """Return the page that explains the table."""
     return f"""# Tree search for atoms: time gained, quality lost
 
@@ -404,4 +404,4 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("stmp", main))

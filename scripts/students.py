@@ -12,15 +12,18 @@ them, with the run's records beside the table in results/students.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ship import ship
 
 from lsfd.atomic import write_bytes, write_text
+from lsfd.cli import exit_status
 from lsfd.compression.budget import parse_budget
 from lsfd.config.load import load_options
 from lsfd.errors import nearest
-from lsfd.evaluation.benchmark import Upscale, bicubic, load_upscaler
+from lsfd.evaluation.benchmark import bicubic, load_upscaler
+from lsfd.evaluation.cost import Upscale
 from lsfd.evaluation.scores import ImageScores
 from lsfd.evaluation.sets import find_set
 from lsfd.networks.ready import FOLDER, find_weights
@@ -104,4 +107,4 @@ def draw_pictures(scale: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("students", main))

@@ -14,11 +14,13 @@ first names the file, and which of its tables where it has several:
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import sizes
 
 from lsfd.atomic import write_text
+from lsfd.cli import exit_status
 from lsfd.training.compared import SUMMARY, draw_comparison
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,4 +63,4 @@ def filled(readme: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("tables", main))

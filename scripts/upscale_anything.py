@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
+from lsfd.cli import exit_status
 from lsfd.imaging.files import find_images, read_image
 from lsfd.inference.upscaler import Upscaler
 from lsfd.networks.student_file import load_any
@@ -167,6 +168,8 @@ def compare(path: Path, target: Path, kind: Kind, upscaler: Upscaler) -> str | N
     if kind.bands < 3:  # The mean of the three channels, clipped here before it is taken.
         expected = expected.mean(axis=2, keepdims=True).round().astype(int).repeat(3, 2)
     stored = cv2.imdecode(np.fromfile(target, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        return "OpenCV cannot read it"
     bands = 1 if stored.ndim == 2 else stored.shape[2]
     if bands != (4 if kind.bands == 2 else kind.bands):  # OpenCV has no grey with alpha.
         return f"{bands} channels instead of {kind.bands}"
@@ -175,10 +178,10 @@ def compare(path: Path, target: Path, kind: Kind, upscaler: Upscaler) -> str | N
     found = read_image(target)
     if found.shape != expected.shape:
         return f"shape {found.shape} instead of {expected.shape}"
-    seen = np.ones(found.shape[:2], bool)
+    seen: NDArray[np.bool_] = np.ones(found.shape[:2], bool)
     if kind.bands in (2, 4):
         seen = stored[:, :, -1] > 250  # Elsewhere hidden colours had been replaced.
-        seen[:, seen.shape[1] // 2 :] = False
+        seen[:, found.shape[1] // 2 :] = False
     difference = np.abs(found - expected)[seen]
     if difference.mean() > kind.tolerance:
         return f"{difference.mean():.2f} grey levels off, at most {difference.max()}"
@@ -283,4 +286,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status("upscale_anything", main))

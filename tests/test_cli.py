@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from helpers import write_options
 
-from lsfd.cli import main
+from lsfd.cli import exit_status, main
+from lsfd.errors import LsfdError
 from lsfd.imaging.files import read_image
 from lsfd.networks.build import build_network
 from lsfd.networks.student_file import StudentCard, read_student, save_student
@@ -67,7 +68,8 @@ def set_means(file: Path, name: str) -> dict[str, Any]:
 def test_help_imports_nothing_heavy() -> None:
     program = """
 import sys
-from lsfd.cli import main
+from lsfd.cli import exit_status, main
+from lsfd.errors import LsfdError
 try:
     main(["--help"])
 finally:
@@ -313,3 +315,13 @@ def test_score_reproduces_a_published_result(tmp_path: Path) -> None:
     assert main(["score", *folders, "--scale", "4", "--json", str(file)]) == 0
     scores = set_means(file, "Set5")
     assert f"{scores['psnr_y']:.2f} {scores['ssim_y']:.4f}" == "32.63 0.9002"
+
+
+def test_a_script_ends_like_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise LsfdError("the disk has hiccups; wait")
+
+    assert exit_status("students", work) == 2
+    assert capsys.readouterr().err == "students: the disk has hiccups; wait\n"
+    assert exit_status("students", lambda: None) == 0
+    assert exit_status("students", lambda: 3) == 3

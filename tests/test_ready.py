@@ -30,6 +30,12 @@ NAMES = list(ready.ready_students())
 SETS = {"Set5", "Set14", "Urban100"}
 
 
+@pytest.fixture(autouse=True)
+def somewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Option files name images below LSFD_DATA; tests that read those are skipped without it."""
+    monkeypatch.setenv("LSFD_DATA", os.environ.get("LSFD_DATA", "/data"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_card_tells_all(name: str) -> None:
     student = ReadyStudent.read(name, ready.ready_students()[name])

@@ -125,7 +125,7 @@ class _Watched(Reporter):
     def losses(self, iteration: int, *arguments: Any) -> None:
         """Report, and note the memory of this process and of those that read for it."""
         super().losses(iteration, *arguments)
-        readers = [process.pid for process in multiprocessing.active_children()]
+        readers = [process.pid or "self" for process in multiprocessing.active_children()]
         held = [memory_of(process) for process in ("self", *readers)]
         values = {
             "iteration": iteration,
@@ -142,7 +142,7 @@ class _Watched(Reporter):
 
 def watched_training(overrides: Sequence[str], result: Path) -> None:
     """Train in this process, and write what was noted."""
-    training.Reporter = _Watched
+    training.Reporter = _Watched  # type: ignore[attr-defined]
     if training.train(OPTIONS, overrides):
         raise SystemExit("the training was stopped")
     result.write_text(json.dumps(_Watched.noted), encoding="utf-8")

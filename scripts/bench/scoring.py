@@ -66,7 +66,7 @@ def basicsr(pairs: Sequence[Pair]) -> Scores:
 def all_cores(pairs: Sequence[Pair]) -> Scores:
     """Score on all cores."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda pair: psnr_and_ssim(*pair, BORDER), pairs))
+        return list(pool.map(lambda pair: psnr_and_ssim(pair[0], pair[1], BORDER), pairs))
 
 
 def peer() -> Callable[[], object]:

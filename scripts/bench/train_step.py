@@ -200,9 +200,9 @@ def bare_convolutions() -> Callable[[], object]:
     """Prepare the teacher's convolution, alone."""
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    layout = {"memory_format": torch.channels_last}
-    x = torch.rand(BATCH, 64, SIDE, SIDE, device=device).bfloat16().contiguous(**layout)
-    layer = nn.Conv2d(64, 64, 3, padding=1).to(device).bfloat16().to(**layout)
+    layout, dtype = torch.channels_last, torch.bfloat16
+    x = torch.rand(BATCH, 64, SIDE, SIDE, device=device).to(dtype, memory_format=layout)
+    layer = nn.Conv2d(64, 64, 3, padding=1).to(device, dtype).to(memory_format=layout)  # type: ignore[call-overload]
 
     def run() -> None:
         with torch.no_grad():

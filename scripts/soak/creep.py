@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -175,7 +175,7 @@ def growth(curves: Curves) -> dict[str, float]:
     """Return how many times as much of each thing there is late as early."""
     quarter = len(curves["done"]) // 4
     steps, processor = np.diff(curves["done"]), np.diff(curves["processor"])
-    each = {
+    each: dict[str, list[float]] = {
         "resident": curves["resident"],
         "own": curves["own"],
         "files": curves["files"],
@@ -185,7 +185,7 @@ def growth(curves: Curves) -> dict[str, float]:
     return {name: _late_by_early(values, quarter) for name, values in each.items()}
 
 
-def _late_by_early(values: list[float], quarter: int) -> float:
+def _late_by_early(values: Sequence[float], quarter: int) -> float:
     return round(median(values[-quarter:]) / median(values[quarter : 2 * quarter]), 3)
 
 

@@ -52,5 +52,6 @@ def _draw_part(column: Any, part: str, curves: dict[str, list[float]]) -> None:
 
 
 def _from_zero(axes: Axes) -> None:
-    axes.set_ylim(0, 1.3 * max(max(line.get_ydata()) for line in axes.get_lines()))  # type: ignore[arg-type]
+    highest = max(float(np.max(line.get_ydata())) for line in axes.get_lines())
+    axes.set_ylim(0, 1.3 * highest)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -458,11 +458,9 @@ def _onnx_model() -> Any:
         helper.make_node("Conv", ["lq", "kernel"], ["same"], pads=[1, 1, 1, 1]),
         helper.make_node("Resize", ["same", "", "scales"], ["sr"], mode="nearest"),
     ]
-    ports = [
-        [helper.make_tensor_value_info(name, 1, shape)]
-        for name, shape in (("lq", ["n", 3, "h", "w"]), ("sr", ["n", 3, None, None]))
-    ]
-    graph = helper.make_graph(nodes, "nearest", *ports, initializer=stored)
+    lq = helper.make_tensor_value_info("lq", 1, ["n", 3, "h", "w"])
+    sr = helper.make_tensor_value_info("sr", 1, ["n", 3, None, None])
+    graph = helper.make_graph(nodes, "nearest", [lq], [sr], initializer=stored)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 

@@ -198,18 +198,26 @@ def _work(
     # Work on the checkout meanwhile must not show in the students' cards.
     provenance.commit = lambda: None  # type: ignore[assignment]
     # Drawing takes longer than all else in a small run, and times differ.
-    reporter.save_run_curves = lambda records, path, title: write_text(path, title)
+    reporter.save_run_curves = _write_title  # type: ignore[attr-defined, assignment]
     for drawing in ("save_gains", "save_times", "save_progress"):
         setattr(compared, drawing, _draw_nothing)
-    compared.step_cost = lambda file: StepCost(0.5, 2**20)
+    compared.step_cost = _no_cost  # type: ignore[attr-defined]
     jobs.POLL_SECONDS = 0.02
     teacher_cache.SPARE_BYTES = 0  # The disks here are small.
-    jobs.subprocess = _Forking  # type: ignore[assignment]
+    jobs.subprocess = _Forking  # type: ignore[assignment, attr-defined]
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     if disturbance is not None:
         _watches.append(_Watch(disturbance))
     sys.exit(main(arguments))
+
+
+def _write_title(records: object, path: Path, title: str) -> None:
+    write_text(path, title)
+
+
+def _no_cost(option_file: Path) -> StepCost:
+    return StepCost(0.5, 2**20)
 
 
 def _draw_nothing(*arguments: object) -> None:
@@ -296,7 +304,7 @@ class _Watch:
         self._fsync = os.fsync
         self.begin()
         os.register_at_fork(after_in_child=self._end)
-        os.fsync = self._synced
+        os.fsync = self._synced  # type: ignore[assignment]
         sys.addaudithook(self._hook)
 
     def begin(self) -> None:
