@@ -89,7 +89,7 @@ def test_scaling_both_features_scales_the_loss() -> None:
 
 
 SWITCHES: list[dict[str, Any]] = [
-    {"kernel": 3},
+    {"kernel": 1},
     {"distance": "l2"},
     {"distance": "l2_normalized"},
     {"attention": "output"},
