@@ -26,8 +26,8 @@ from lsfd.training.compared import BASELINE, SUMMARY, keep_comparison, read_comp
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ROOT / "options" / "compare_x4.yml"
 OUT = ROOT / "results" / "sizes"
-METHODS = (BASELINE, "LSFD", "LSFD_first")
-"""The last one learns features in the first half of its steps, and the teacher's images then."""
+METHODS = (BASELINE, "LSFD", "LSFD_start")
+"""The last one has a teacher in the first quarter of its steps only."""
 _COMMON = {"num_in_ch": 3, "num_out_ch": 3, "upscale": 4, "res_scale": 1}
 SIZES: dict[str, dict[str, Any] | None] = {
     "xs": {"type": "SlimEDSR", "num_feat": 16, "block_widths": [16] * 7, "upsample_width": 8},
@@ -63,8 +63,7 @@ def planned(size: str, steps: int, overrides: list[str]) -> Comparison:
         changes.append(f"network_g={json.dumps({**network, **_COMMON})}")
     if steps != 2000:
         changes += [f"train.total_iter={steps}", f"val.val_freq={steps}"]
-        first = f"compare.methods.{METHODS[-1]}.distillers"
-        changes += [f"{first}.0.end={steps // 2}", f"{first}.1.start={steps // 2 + 1}"]
+        changes.append(f"compare.methods.{METHODS[-1]}.distillers.0.end={steps // 4}")
     if changes:  # What compare_x4.yml asks for is trained once, under its own name.
         changes.append(f"name=sizes_{size}_{steps}")
     return Comparison(OPTIONS, [*changes, *overrides], METHODS)

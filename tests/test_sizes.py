@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import sizes
 
-METHODS = {"Plain": ([], 0.0, 200), "LSFD": ([], 0.2, 200), "LSFD_first": ([], 0.1, 200)}
+METHODS = {"Plain": ([], 0.0, 200), "LSFD": ([], 0.2, 200), "LSFD_start": ([], 0.1, 200)}
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_no_two_comparisons_share_a_run_but_those_of_compare_x4() -> None:
     assert longest.train.total_iter == longest.val.val_freq == 8000
     assert longest.network_g.type == "SlimEDSR"
     first = sizes.planned("xs", 8000, []).runs[2].loaded.options.distillers
-    assert [(each.start, each.end) for each in first] == [(1, 4000), (4001, None)]
+    assert [(each.start, each.end) for each in first] == [(1, 2000)]
 
 
 def test_table_and_picture_are_made_of_the_records(
