@@ -73,7 +73,8 @@ class UsualModel(SRModel):
                     )
                 )
         widths = self.opt["network_g"]["num_feat"], self.opt["network_t"]["num_feat"]
-        self.regressors = nn.ModuleList(nn.Conv2d(*widths, 1) for _ in STUDENT_TAPS)
+        layers = [nn.Conv2d(*widths, 3, padding=1) for _ in STUDENT_TAPS]
+        self.regressors = nn.ModuleList(layers)
         self.regressors.to(self.device)
         self.cri_teacher = nn.L1Loss()
         super().init_training_settings()
@@ -101,7 +102,7 @@ class UsualModel(SRModel):
             difference = (self.teacher_features[teacher] - projected).abs().mean(1, keepdim=True)
             attention = difference.detach() / difference.detach().mean((2, 3), keepdim=True)
             l_feature = l_feature + (attention * difference).mean()
-        losses["l_feature"] = 1e-3 * l_feature
+        losses["l_feature"] = 0.3 * l_feature
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_([*self.net_g.parameters(), *self.regressors.parameters()], 1)
         self.optimizer_g.step()
