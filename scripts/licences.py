@@ -74,8 +74,8 @@ def of_metadata(package: Distribution) -> str:
         for value in metadata.get_all("Classifier", [])
         if value.startswith("License :: ")
     ]
-    (expression,) = metadata.get_all("License-Expression", [""])
-    (text,) = metadata.get_all("License", [""])
+    expression, *_ = metadata.get_all("License-Expression", [""])
+    text, *_ = metadata.get_all("License", [""])
     return (expression or ", ".join(classifiers) or text or "not stated").splitlines()[0]
 
 

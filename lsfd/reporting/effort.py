@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -70,9 +70,7 @@ def save_progress(
             color = PALETTE[index % len(PALETTE)]
             style = ("-", "--", ":")[index // len(PALETTE) % 3]
             axes.plot(list(points), list(points.values()), style, color=color, linewidth=1.2)
-        # What they end with is to be told apart; where they come from may lie outside.
-        furthest = max((abs(points[max(points)] - 100) for points in curves.values()), default=1)
-        axes.set_ylim(100 - 1.5 * furthest, 100 + 1.5 * furthest)
+        axes.set_ylim(*_range_of_second_halves(curves.values()))
         name_points(axes, [(name, *list(points.items())[-1]) for name, points in curves.items()])
 
 
@@ -93,6 +91,14 @@ def relative_loss(method: MethodResult, baseline: MethodResult) -> Points:
     ]
     smooth = moving_mean(100 * np.mean(ratios, 0), smoothing_window(len(iterations)))
     return dict(zip(iterations, smooth.tolist(), strict=True))
+
+
+def _range_of_second_halves(curves: Collection[Points]) -> tuple[float, float]:
+    """Return limits in which they can be told apart; where they come from may lie outside."""
+    shown = [y for points in curves for x, y in points.items() if x >= max(points) / 2]
+    low, high = min([100, *shown]), max([100, *shown])
+    margin = max(0.1 * (high - low), 0.1)
+    return low - margin, high + margin
 
 
 def _height(names: int) -> float:
