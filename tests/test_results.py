@@ -62,7 +62,12 @@ def test_decibels_are_those_of_the_file_that_a_section_names() -> None:
         told = re.findall(r"([-+]?\d+\.(\d+)) dB", text)
         assert told
         for number, digits in told:
-            matches = [value for value in known if f"{value:+.{len(digits)}f}" == number]
+            sign = "+" if number[0] in "+-" else ""
+            matches = [
+                value
+                for value in known
+                if f"{value if sign else abs(value):{sign}.{len(digits)}f}" == number
+            ]
             assert matches, f"{path} has no {number} dB"
 
 

@@ -9,7 +9,7 @@ With three seeds their part of it is a rough guess.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,30 +83,22 @@ def advantage(method: ImageScores, other: ImageScores, draws: int = DRAWS) -> Ad
     return Advantage(float(differences.mean()), float(low), float(high), better)
 
 
-def advantage_table(
-    scores: Mapping[str, Mapping[str, ImageScores]], others: Sequence[str]
-) -> str | None:
-    """Return a Markdown table of how much better each method is than some of them.
+def advantage_table(scores: Mapping[str, Mapping[str, ImageScores]], other: str) -> str | None:
+    """Return a Markdown table of how much better each method is than one of them.
 
     Args:
         scores: method -> set -> scores.
-        others: the methods that all are compared with; those that are not among ``scores`` are
-            left out.
+        other: the method that all are compared with.
 
     Returns:
         None if nothing can be compared.
     """
-    sets = list(dict.fromkeys(name for its in scores.values() for name in its))
-    columns = [(other, name) for other in others if other in scores for name in sets]
+    theirs = scores.get(other, {})
     rows: list[list[Cell]] = []
     for method, its in scores.items():
-        row: list[Cell] = [method]
-        for other, name in columns:
-            theirs = scores[other].get(name, {})
-            found = None if method == other else advantage(its.get(name, {}), theirs)
-            row.append(None if found is None else str(found))
-        rows.append(row)
+        if method != other:
+            found = [advantage(its.get(name, {}), theirs[name]) for name in theirs]
+            rows.append([method, *(None if each is None else str(each) for each in found)])
     if not any(cell is not None for row in rows for cell in row[1:]):
         return None
-    header = ["method", *(f"over {other} ({name})" for other, name in columns)]
-    return markdown_table(header, rows)
+    return markdown_table([f"over {other}", *theirs], rows)

@@ -29,7 +29,9 @@ from lsfd.training.planned import PlannedRun
 from lsfd.training.records import Record, read_records, strict
 from lsfd.training.timing import StepCost, step_cost
 
-BASELINE, OUTPUT = "Plain", "Output"
+BASELINE = "Plain"
+RIVALS = (BASELINE, "Output", "LSFD")
+"""What each method is compared with image by image, where they are there."""
 COST = "cost.json"
 """What a step of a run costs on the machine that makes the table; in the run's folder."""
 PIXEL = "l_pix"
@@ -77,9 +79,11 @@ def draw_comparison(folder: Path) -> str:
     names = [result.name for result in results]
     baseline = BASELINE if BASELINE in names else names[0]
     table = comparison_table(results, baseline)
-    by_image = advantage_table({r.name: r.images for r in results}, [baseline, OUTPUT])
-    if by_image is not None:
-        table += f"\n{OVER_IMAGES}\n\n{by_image}"
+    images = {result.name: result.images for result in results}
+    found = [advantage_table(images, rival) for rival in dict.fromkeys((baseline, *RIVALS))]
+    by_image = [each for each in found if each is not None]
+    if by_image:
+        table = "\n".join([table, f"{OVER_IMAGES}\n", *by_image])
     write_text(folder / "compare.md", table)
     title = f"PSNR-Y, x{about['scale']}, {about['total_iter']:,} iterations"
     save_gains(results, baseline, folder / "compare.png", title)
