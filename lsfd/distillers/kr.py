@@ -120,7 +120,7 @@ def sparse_distance(
 class KR(Distiller):
     """Weights distributed like the teacher's, features regressed where it counts (KR-style)."""
 
-    default_weights: ClassVar = {"prior": 0.1, "sparse": 3e-4}
+    default_weights: ClassVar = {"prior": 0.01, "sparse": 3e-5}
     paper: ClassVar = "Liu et al., arXiv 1911.05329"
     year: ClassVar = 2019
 
