@@ -123,6 +123,11 @@ WRONG = {
         "num_feat: 64, upscale: 3",
         "line 13, network_t.0.upscale: 3 differs from scale 4",
     ),
+    "another border than the papers'": (
+        "path:",
+        "val: {metrics: {psnr: {type: calculate_psnr, crop_border: 2}}}\npath:",
+        "line 20, val.metrics.psnr.crop_border: scores shave as many pixels as the scale, 4,",
+    ),
     "teachers and checkpoints": (
         ", second.pth",
         "",

@@ -20,6 +20,7 @@ def problems(options: Options) -> Iterator[Problem]:
     yield from _degradations({"train": options.datasets.train, **options.datasets.validation})
     yield from _scales(options)
     yield from _teachers(options)
+    yield from _borders(options)
     yield from _losses(options)
     yield from _windows(options)
     yield from _schedule(options)
@@ -29,6 +30,7 @@ def test_problems(options: TestOptions) -> Iterator[Problem]:
     """Yield every rule that the options of a test break."""
     yield from _degradations(options.datasets.validation)
     yield from _differing_scales({"network_g": options.network_g}, options.scale)
+    yield from _borders(options)
 
 
 def _size(options: Options) -> Iterator[Problem]:
@@ -78,6 +80,16 @@ def _teachers(options: Options) -> Iterator[Problem]:
                 f"network_t.{index}.{key}",
                 "type auto reads the architecture from the checkpoint; "
                 "remove this, or name the architecture in type",
+            )
+
+
+def _borders(options: Options | TestOptions) -> Iterator[Problem]:
+    for name, metric in options.val.metrics.items():
+        if metric.crop_border not in (None, options.scale):
+            yield (
+                f"val.metrics.{name}.crop_border",
+                f"scores shave as many pixels as the scale, {options.scale}, as the papers do; "
+                "give that, or leave it out",
             )
 
 

@@ -69,13 +69,6 @@ def validation_sets(loaded: LoadedOptions | LoadedTestOptions) -> list[Benchmark
             sets.append(found)
         except LsfdError as error:
             raise loaded.error(f"datasets.{key}.dataroot_gt", str(error)) from error
-    for name, metric in loaded.options.val.metrics.items():
-        if metric.crop_border not in (None, loaded.options.scale):
-            raise loaded.error(
-                f"val.metrics.{name}.crop_border",
-                f"scores shave as many pixels as the scale, {loaded.options.scale}, as the papers "
-                "do; give that, or leave it out",
-            )
     return sets
 
 
