@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers import write_options
 
+from lsfd.config.load import options_from_dict
 from lsfd.errors import LsfdError
+from lsfd.training import timing
+from lsfd.training.model import LSFDModel
+from lsfd.training.phases import Phase
 from lsfd.training.timing import StepCost, step_cost
 
 
@@ -39,3 +45,32 @@ def test_what_a_failed_measurement_says_is_told(stand_in: Callable[[str], None])
     stand_in("import sys; sys.exit('the teacher is too large')")
     with pytest.raises(LsfdError, match=r"^options.yml: a step cannot be timed: the teacher is to"):
         step_cost(Path("options.yml"))
+
+
+def test_a_run_is_divided_where_something_begins_or_ends(run_options: Callable[..., Any]) -> None:
+    windows = [
+        {"type": "LSFD", "end": 7},
+        {"type": "Output", "start": 8},
+        {"type": "AT", "end": 99},
+    ]
+    options = options_from_dict(run_options(distillers=windows)).options
+    stages = [Phase(1, 2), Phase(3, 12)]
+    assert timing.parts(options, stages) == [range(1, 3), range(3, 8), range(8, 13)]
+    alone = options_from_dict(run_options(distillers=[{"type": "LSFD"}])).options
+    assert timing.parts(alone, [Phase(1, 12)]) == [range(1, 13)]
+
+
+def test_each_part_counts_as_long_as_it_lasts(
+    run_options: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second with a teacher, and none without."""
+    clock = 0
+
+    def step(self: LSFDModel, current_iter: int) -> None:
+        nonlocal clock
+        clock += current_iter <= 3
+
+    monkeypatch.setattr(LSFDModel, "optimize_parameters", step)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock)
+    file = write_options(tmp_path / "o.yml", run_options(distillers=[{"type": "LSFD", "end": 3}]))
+    assert timing.measure(file).seconds == 3 / 12

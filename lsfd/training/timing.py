@@ -1,7 +1,9 @@
 """What a training step costs: time and memory, measured alone and with teachers that run.
 
 ``python -m lsfd.training.timing FILE.yml`` prints the cost of the file's steps as JSON. Runs of a
-comparison share processor and teacher results, so that their own clocks say little.
+comparison share processor and teacher results, so that their own clocks say little. Where methods
+have stages, or take part for a while only, each part of the run is measured, and counts as long as
+it lasts.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise, starmap
 from pathlib import Path
 from statistics import median
 
@@ -19,10 +23,12 @@ import torch
 
 from lsfd.atomic import scratch_folder
 from lsfd.config.load import load_options
+from lsfd.config.options import Options
 from lsfd.data.workers import end_with_input
 from lsfd.errors import LsfdError
 from lsfd.training.distributed import Processes
 from lsfd.training.model import LSFDModel
+from lsfd.training.phases import Phase
 from lsfd.training.run import seed_everything
 
 WARM_UP = 3
@@ -31,10 +37,10 @@ STEPS = 15
 
 @dataclass(frozen=True)
 class StepCost:
-    """The cost of a run's last step, after all stages.
+    """The cost of a run's steps.
 
     Attributes:
-        seconds: median over a few steps.
+        seconds: of one, the mean over the run's parts of the median over a few steps.
         memory: most bytes that the process held, libraries included; on a GPU those of its memory.
     """
 
@@ -75,15 +81,27 @@ def measure(option_file: Path) -> StepCost:
     images = {
         name: torch.randint(0, 256, shape, dtype=torch.uint8) for name, shape in shapes.items()
     }
-    seconds = []
-    for _ in range(WARM_UP + STEPS):
-        start = time.perf_counter()
-        model.feed_data(images)
-        model.optimize_parameters(loaded.options.train.total_iter)
-        if model.device.type == "cuda":
-            torch.cuda.synchronize(model.device)
-        seconds.append(time.perf_counter() - start)
-    return StepCost(median(seconds[WARM_UP:]), _peak_memory(model.device))
+    total = 0.0
+    for part in parts(loaded.options, model.phases):
+        seconds = []
+        for count in range(WARM_UP + STEPS):
+            start = time.perf_counter()
+            model.feed_data(images)
+            model.optimize_parameters(part[min(count, len(part) - 1)])
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
+            seconds.append(time.perf_counter() - start)
+        total += len(part) * median(seconds[WARM_UP:])
+    return StepCost(total / loaded.options.train.total_iter, _peak_memory(model.device))
+
+
+def parts(options: Options, phases: Sequence[Phase]) -> list[range]:
+    """Divide a run's iterations, counted from 1, where a phase or a method begins or ends."""
+    end = options.train.total_iter + 1
+    firsts = {phase.first for phase in phases}
+    for distiller in options.distillers:
+        firsts |= {distiller.start, (distiller.end or end) + 1}
+    return list(starmap(range, pairwise(sorted({end, *(each for each in firsts if each < end)}))))
 
 
 def _peak_memory(device: torch.device) -> int:
