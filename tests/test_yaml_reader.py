@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ def test_broken_file_is_refused(tmp_path: Path, text: str, expected: str) -> Non
     file = tmp_path / "run.yml"
     file.write_text(text, encoding="utf-8")
     assert refusal(file).startswith(f"{file}{expected}")
+
+
+def test_depth_is_bounded_whatever_the_interpreter_allows(tmp_path: Path) -> None:
+    file = tmp_path / "run.yml"
+    file.write_text("[" * 500)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        assert refusal(file).endswith(": nested too deeply")
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_billion_laughs_are_cut_short(tmp_path: Path) -> None:

@@ -48,6 +48,16 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's parser with YAML 1.2's core scalars."""
 
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuse what no document may have, whatever limit of recursion a library has set."""
+        self._depth += 1
+        if self._depth > 2 * MAX_DEPTH:
+            raise RecursionError
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
