@@ -35,7 +35,7 @@ SIZES: dict[str, dict[str, Any] | None] = {
     "m": {"type": "EDSR", "num_feat": 64, "num_block": 16},
 }
 """The students: edsr-xs, EDSR 32 x 8, and one as large as the teacher."""
-LENGTHS = {"xs": (500, 2000, 8000), "s": (500, 2000, 8000), "m": (500,)}
+LENGTHS = {"xs": (500, 2000), "s": (500, 2000, 8000), "m": (500,)}
 """Steps of training. The largest costs as much for a step as the others for ten."""
 
 
