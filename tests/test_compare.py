@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import write_options
+from scipy import stats
 
 from lsfd.cli import main
 from lsfd.errors import LsfdError
@@ -215,18 +216,45 @@ def test_an_advantage_is_paired_over_seeds_and_images() -> None:
     plain = with_images("Plain", 0, 0).images["Set"]
     even = advantage(with_images("Even", 0, 0.1).images["Set"], plain)
     assert even is not None and even.mean == pytest.approx(0.05) and even.images == 0.5
-    # Of 20 images half gain: the mean's standard error is that of a coin, 0.1 / 2 / sqrt(20).
-    assert even.high - even.low == pytest.approx(2 * 1.96 * 0.05 / 20**0.5, rel=0.1)
+    # Of 20 images half gain: the mean's standard error is that of a coin, 0.05 / sqrt(19).
+    assert even.half_width == pytest.approx(stats.t.ppf(0.975, 19) * 0.05 / 19**0.5)
     assert even.is_certain and "?" not in str(even)
     uneven = advantage(with_images("Uneven", 0.3, 0).images["Set"], plain)
     assert uneven is not None and uneven.mean == pytest.approx(0.1) and uneven.images == 1
-    assert uneven.low == 0 and not uneven.is_certain and str(uneven).endswith("100 % ?")
+    # One of three seeds gains: what is left is Student's t over three.
+    assert uneven.half_width == pytest.approx(stats.t.ppf(0.975, 2) * 0.1)
+    assert not uneven.is_certain and str(uneven).endswith("100 % ?")
     same = advantage(plain, plain)
-    assert same is not None and (same.mean, same.low, same.high, same.images) == (0, 0, 0, 0)
+    assert same is not None and (same.mean, same.half_width, same.images) == (0, 0, 0)
+    alone = advantage({0: {"a": 30.2, "b": 30.2}}, {0: {"a": 30.1, "b": 30.0}})
+    assert alone is not None and not alone.is_certain and str(alone) == "+0.150, 100 % ?"
     flawless = {seed: {**its, "flat": math.inf} for seed, its in plain.items()}
     assert advantage(flawless, flawless) == same, "infinite scores have no difference"
     assert advantage(plain, {}) is None and advantage({9: plain[0]}, plain) is None
     assert advantage({0: {"other": 1.0}}, plain) is None
+
+
+@pytest.mark.parametrize(
+    ("of_seed", "of_image", "of_both"), [(0.05, 0.1, 0.05), (0.05, 0.0, 0.0), (0.0, 0.1, 0.05)]
+)
+def test_an_interval_holds_the_truth_as_often_as_it_says(
+    of_seed: float, of_image: float, of_both: float
+) -> None:
+    generator = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        gains = generator.normal(0, of_both, (3, 50))
+        gains += generator.normal(0, of_seed, (3, 1)) + generator.normal(0, of_image, (1, 50))
+        found = advantage(
+            {
+                seed: {str(image): gain for image, gain in enumerate(row)}
+                for seed, row in enumerate(gains)
+            },
+            {seed: {str(image): 0.0 for image in range(50)} for seed in range(3)},
+        )
+        assert found is not None
+        held += not found.is_certain
+    assert 0.90 <= held / 400 <= 0.99
 
 
 def test_the_table_of_advantages_has_a_column_for_each_set() -> None:

@@ -38,8 +38,9 @@ PIXEL = "l_pix"
 """The loss against the ground truth, which all methods have."""
 SUMMARY, RECORDS = "compare.json", "records"
 OVER_IMAGES = (
-    "Gain in dB over seeds and images at once: mean, 95 % interval of a bootstrap over both, and "
-    "the share of images that are better. `?`: the interval holds zero."
+    "Gain in dB over seeds and images at once: mean, half of its 95 % interval (analysis of "
+    "variance over both), and the share of images that are better. `?`: the interval holds zero, "
+    "or one seed gives none."
 )
 
 
