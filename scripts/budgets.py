@@ -35,7 +35,7 @@ from lsfd.reporting.tables import Cell, markdown_table
 from lsfd.training.compress import Compression, compress
 from lsfd.training.folder import RunFolder
 from lsfd.training.planned import PlannedRun
-from lsfd.training.run import train
+from lsfd.training.run import is_trained, train
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ROOT / "options" / "compress_x4.yml"
@@ -80,9 +80,8 @@ def main() -> None:
     for budget in given.budgets:
         finish(compress(given.opt, overrides, budget))
         run, _, _ = planned(given.opt, overrides, budget)
-        scratch = scratch_of(run.folder)
-        if not scratch.student.exists():
-            changes = ["path.pretrain_network_g=null", f"name={scratch.root.name}"]
+        changes = ["path.pretrain_network_g=null", f"name={scratch_of(run.folder).root.name}"]
+        if not is_trained(load_options(run.option_file, changes)):
             finish(train(run.option_file, changes, auto_resume=True))
     shutil.rmtree(cache, ignore_errors=True)
     write_results(given.opt, overrides, given.budgets, given.sets, given.output)

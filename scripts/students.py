@@ -12,7 +12,9 @@ them, with the run's records beside the table in results/students.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ship import ship
@@ -20,18 +22,19 @@ from ship import ship
 from lsfd.atomic import write_bytes, write_text
 from lsfd.cli import exit_status
 from lsfd.compression.budget import parse_budget
+from lsfd.config.changes import FREE
 from lsfd.config.load import load_options
 from lsfd.errors import nearest
 from lsfd.evaluation.benchmark import bicubic, load_upscaler
 from lsfd.evaluation.cost import Upscale
 from lsfd.evaluation.scores import ImageScores
 from lsfd.evaluation.sets import find_set
-from lsfd.networks.ready import FOLDER, find_weights
+from lsfd.networks.ready import FOLDER, ready_students
 from lsfd.networks.ready_table import read_ready, ready_table
 from lsfd.reporting.pictures import Result, save_comparison
 from lsfd.training.compress import Compression, compress
 from lsfd.training.folder import RunFolder
-from lsfd.training.run import train
+from lsfd.training.run import is_trained, train
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ROOT / "options" / "students"
@@ -41,7 +44,7 @@ PICTURES = {"Set5": "butterfly", "Set14": "zebra", "Urban100": "img_012"}
 BUDGET = "params=250k"
 """Of the students that `lsfd compress` makes: those whose option files have its section."""
 LIMITS = (
-    "Undoes bicubic downscaling, and neither blur nor noise nor compression. Learned from 590 "
+    "Undoes bicubic downscaling, and neither blur nor noise nor compression. Learned from "
     "photographs; drawings and text are not among them."
 )
 
@@ -59,7 +62,7 @@ def main() -> None:
             parser.error(f"options/students has no '{name}'{nearest(name, names)}")
     for name in arguments.names:
         run = trained(name, arguments.overrides)
-        note = f"python scripts/students.py {name}"
+        note = shlex.join(["python", "scripts/students.py", name, *changes(arguments.overrides)])
         ship(run.student, FOLDER / f"{name}.safetensors", SETS, note, LIMITS)
         write_bytes(OUT / "records" / f"{name}.jsonl", run.records.read_bytes())
     for scale in (2, 3, 4):
@@ -68,6 +71,12 @@ def main() -> None:
             write_text(OUT / f"table_x{scale}.md", ready_table(students))
     if arguments.pictures:
         draw_pictures(4)
+
+
+def changes(overrides: Sequence[str]) -> list[str]:
+    """Return the arguments that ask for those overrides again that decide what is learned."""
+    decisive = [each for each in overrides if each.partition("=")[0] not in FREE]
+    return ["--set", *decisive] if decisive else []
 
 
 def trained(name: str, overrides: list[str]) -> RunFolder:
@@ -80,7 +89,7 @@ def trained(name: str, overrides: list[str]) -> RunFolder:
     loaded = load_options(file, overrides)
     if loaded.options.compress is None:
         folder = RunFolder.of(loaded)
-        status = 0 if folder.student.exists() else train(file, overrides, auto_resume=True)
+        status = 0 if is_trained(loaded) else train(file, overrides, auto_resume=True)
     else:
         folder = Compression.of(loaded).folder(parse_budget(BUDGET))
         status = compress(file, overrides, BUDGET)
@@ -91,9 +100,10 @@ def trained(name: str, overrides: list[str]) -> RunFolder:
 
 def draw_pictures(scale: int) -> None:
     """Draw one image of each set as bicubic and all students of a scale enlarge it."""
+    files = ready_students()
     names = [student.name for student in read_ready() if student.card.scale == scale]
     upscales: dict[str, Upscale] = {"bicubic": bicubic(scale)}
-    upscales |= {name: load_upscaler(find_weights(name), scale) for name in names}
+    upscales |= {name: load_upscaler(files[name], scale) for name in names}
     for name_of_set, image in PICTURES.items():
         pairs = find_set(name_of_set, None, scale)
         lq, hr = next((lq, hr) for name, lq, hr in pairs if name == image)

@@ -23,6 +23,7 @@ from lsfd.errors import LsfdError
 from lsfd.imaging.files import read_image
 from lsfd.reporting.comparison import MethodResult, comparison_table, gain, save_gains
 from lsfd.reporting.significance import advantage, advantage_table
+from lsfd.training.compared import keep_comparison
 from lsfd.training.planned import plan_runs
 from lsfd.training.records import read_records
 
@@ -120,6 +121,7 @@ def test_from_command_to_table(option_file: Path, tmp_path: Path) -> None:
     assert read_image(out / "compare.png").std() > 5
     root = tmp_path / "experiments" / "side"
     assert not list((root / "teacher_cache").glob("*"))
+    assert numbers["trained_on"] == [next(its["hardware"] for its in records if "hardware" in its)]
     students = {
         run.folder.student: run.folder.student.stat() for run in plan_runs(option_file, seeds=[1])
     }
@@ -131,6 +133,20 @@ def test_from_command_to_table(option_file: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert changed.returncode == 2
     assert "was begun with other options" in changed.stderr
+
+
+@pytest.mark.parametrize(("part", "what"), [("fingerprint", "images"), ("teachers", "teachers")])
+def test_runs_of_other_images_or_teachers_are_not_mixed(
+    option_file: Path, tmp_path: Path, part: str, what: str
+) -> None:
+    runs = plan_runs(option_file)
+    for number, run in enumerate(runs):
+        run.folder.root.mkdir(parents=True)
+        record = {"kind": "run", "data": "-", "fingerprint": "a", "teachers": ["b"]}
+        run.folder.records.write_text(json.dumps({**record, part: str(number // 3)}) + "\n")
+    with pytest.raises(LsfdError, match=rf"Mine_seed1 was trained with other {what} than .*_seed0"):
+        keep_comparison(tmp_path / "out", runs)
+    assert not (tmp_path / "out").exists()
 
 
 def test_stopped_and_gone_on(option_file: Path, tmp_path: Path) -> None:

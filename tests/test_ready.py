@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lsfd.atomic import write_text
 from lsfd.cli import main
 from lsfd.config.load import load_options
 from lsfd.errors import LsfdError
@@ -18,6 +19,7 @@ from lsfd.networks import ready
 from lsfd.networks.ready_table import ReadyStudent, describe, read_ready, ready_table
 from lsfd.networks.student_file import read_student
 from lsfd.training.compared import final_scores
+from lsfd.training.folder import RunFolder
 from lsfd.training.records import read_records
 
 ROOT = Path(__file__).parent.parent
@@ -96,11 +98,28 @@ def test_a_finished_training_is_not_begun_again(
     with pytest.raises(SystemExit):
         students.trained("edsr-xs-x4", where)
     assert begun == ["edsr_xs_x4"]
-    finished = tmp_path / "edsr_xs_x4" / "edsr_xs_x4.safetensors"
-    finished.parent.mkdir()
-    finished.touch()
-    assert students.trained("edsr-xs-x4", where).student == finished
+    folder = RunFolder(tmp_path / "edsr_xs_x4")
+    folder.root.mkdir()
+    folder.student.touch()
+    write_text(folder.options, load_options(students.OPTIONS / "edsr_xs_x4.yml", where).to_yaml())
+    assert students.trained("edsr-xs-x4", where).student == folder.student
     assert begun == ["edsr_xs_x4"]
+    with pytest.raises(LsfdError, match=r"begun with other options .*total_iter was 40000"):
+        students.trained("edsr-xs-x4", [*where, "train.total_iter=7"])
+
+
+def test_a_card_names_the_changes_that_made_a_student() -> None:
+    free = ["path.experiments_root=elsewhere", "datasets.train.cache_dir=there"]
+    assert students.changes(free) == []
+    assert students.changes([*free, "train.total_iter=9"]) == ["--set", "train.total_iter=9"]
+
+
+def test_a_folder_does_not_hide_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(NAMES[0]).mkdir()
+    assert ready.find_weights(NAMES[0]) == ready.ready_students()[NAMES[0]]
+    Path(NAMES[1]).touch()
+    assert ready.find_weights(NAMES[1]) == Path(NAMES[1])
 
 
 def test_the_command_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:

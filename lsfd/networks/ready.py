@@ -17,18 +17,18 @@ def ready_students() -> dict[str, Path]:
 def find_weights(weights: str | Path) -> Path:
     """Return the file that is meant: a path, or the name of a ready student.
 
-    A file of that name in the working directory goes first.
+    A file of that name in the working directory goes first, a folder does not.
 
     Raises:
         LsfdError: there is neither.
     """
     path = Path(weights)
-    if path.exists():
-        return path
     students = ready_students()
     name = str(weights)
-    if name in students:
+    if name in students and not path.is_file():
         return students[name]
+    if path.exists():
+        return path
     if path.suffix or len(path.parts) > 1:  # Looks like a path: names have neither.
         raise LsfdError(f"{path}: there is no such file")
     raise LsfdError(

@@ -1,6 +1,6 @@
 """What is left of a comparison: records and costs in a folder, and what is made of them::
 
-    compare.json            versions, hardware; of each method options, costs and scores
+    compare.json            student, versions, hardware; of each method options, costs and scores
     records/LSFD_seed0.jsonl   each run's records
     compare.md              the tables
     compare.png             gain over training without a teacher
@@ -25,7 +25,7 @@ from lsfd.reporting.comparison import MethodResult, comparison_table, save_gains
 from lsfd.reporting.effort import save_progress, save_times
 from lsfd.reporting.series import losses_of
 from lsfd.reporting.significance import advantage_table
-from lsfd.training.planned import PlannedRun
+from lsfd.training.planned import TEACHERS, PlannedRun
 from lsfd.training.records import Record, read_records, strict
 from lsfd.training.timing import StepCost, step_cost
 
@@ -48,8 +48,11 @@ def keep_comparison(folder: Path, runs: Sequence[PlannedRun]) -> None:
     """Copy the records of finished runs, and write down what else a table needs.
 
     Raises:
-        LsfdError: a step cannot be timed, or the disk is full.
+        LsfdError: a step cannot be timed, the disk is full, or the runs saw different images or
+            teachers under the same paths.
     """
+    begun = [_begun(run) for run in runs]
+    _check_origins(runs, begun)
     for run in runs:
         target = folder / RECORDS / f"{run.folder.root.name}.jsonl"
         write_bytes(target, run.folder.records.read_bytes())
@@ -63,11 +66,47 @@ def keep_comparison(folder: Path, runs: Sequence[PlannedRun]) -> None:
     about = {
         "scale": options.scale,
         "total_iter": options.train.total_iter,
+        "network_g": runs[0].loaded.raw["network_g"],
+        "batch": options.datasets.train.batch_size_per_gpu,
+        "gt_size": options.datasets.train.gt_size,
         "seeds": seeds,
-        **provenance.stamp(),
+        "trained_on": sorted({record.get("hardware", "unknown") for record in begun}),
+        **provenance.stamp(),  # Of the costs; of each run its records have it.
         "methods": methods,
     }
     write_text(folder / SUMMARY, json.dumps(strict(about), indent=1) + "\n")
+
+
+def _begun(run: PlannedRun) -> Record:
+    """Return the record of a run's last start; that of an older version may lack parts."""
+    return next(
+        (each for each in reversed(read_records(run.folder.records)) if each["kind"] == "run"), {}
+    )
+
+
+def _check_origins(runs: Sequence[PlannedRun], begun: Sequence[Record]) -> None:
+    """Compare the images and teachers of runs that were to have the same.
+
+    A finished run is taken as it is, and files may have changed since.
+
+    Raises:
+        LsfdError: naming two runs that differ.
+    """
+    seen: dict[str, tuple[PlannedRun, Any]] = {}
+    for run, record in zip(runs, begun, strict=True):
+        raw = run.loaded.raw
+        its = [("datasets.train", "images", raw["datasets"]["train"], record.get("fingerprint"))]
+        if run.loaded.options.train.generations == 1:  # Otherwise its own student taught it last.
+            teachers = raw.get("path", {}).get(TEACHERS)
+            its.append((f"path.{TEACHERS}", "teachers", teachers, record.get("teachers") or None))
+        for key, what, value, digest in its:
+            first, before = seen.setdefault(f"{key}={json.dumps(value)}", (run, digest))
+            if None not in (before, digest) and before != digest:
+                raise LsfdError(
+                    f"{key}: {run.folder.root} was trained with other {what} than "
+                    f"{first.folder.root}, though both name the same; remove the older folder, and "
+                    "the same command trains that run again"
+                )
 
 
 def draw_comparison(folder: Path) -> str:

@@ -134,17 +134,22 @@ def train_generations(
     return 0
 
 
-def _is_done(loaded: LoadedOptions, auto_resume: bool) -> bool:
-    """Return whether the run has its student already, and would be gone on with.
+def is_trained(loaded: LoadedOptions) -> bool:
+    """Return whether the run of these options has its student already.
 
     Raises:
-        LsfdError: it has, of other options.
+        LsfdError: a run with other options has, under the same name.
     """
     folder = RunFolder.of(loaded)
-    if not (folder.student.exists() and _goes_on(folder, auto_resume)):
+    if not folder.student.exists():
         return False
     check_options(folder, loaded, is_finished=True)
     return True
+
+
+def _is_done(loaded: LoadedOptions, auto_resume: bool) -> bool:
+    """Return whether the run has its student already, and would be gone on with."""
+    return _goes_on(RunFolder.of(loaded), auto_resume) and is_trained(loaded)
 
 
 def _goes_on(folder: RunFolder, auto_resume: bool) -> bool:
