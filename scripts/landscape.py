@@ -41,7 +41,7 @@ from lsfd.reporting.tables import Cell, markdown_table
 OUT = Path(__file__).resolve().parent.parent / "results" / "landscape"
 PUBLISHED = OUT / "published.json"
 SETS = ("Set5", "Set14", "Urban100")
-OURS = "T91, General100, BSDS399 (590 images)"
+OURS = "T91, General100, BSDS399"
 """What the students that come with the package were trained on."""
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
 """Where a name may stand: right of its point, left, above, below, at the corners."""
