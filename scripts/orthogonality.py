@@ -160,10 +160,15 @@ class Study:
             print(quantize_file(start, Path(folder), BITS, self.begin(QUANTISED, seed)))
 
     def begin(self, network: str, seed: int) -> Path:
-        """Return the file of what a cell begins with."""
+        """Return the file of what a cell begins with.
+
+        What is made of a start lies in its run's folder: who removes that to train it anew must not
+        keep what was made of the old one.
+        """
+        start = self.starts(seed)[network == CHEAP].folder
         if network in (BASE, CHEAP):
-            return self.starts(seed)[network == CHEAP].folder.student
-        return self.root / f"start_{network}_seed{seed}.safetensors"
+            return start.student
+        return start.root / f"start_{network}_seed{seed}.safetensors"
 
     def cache(self, seed: int) -> Path:
         """Return the folder where the cells of a seed share what the teacher gave."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import write_options
 
 from lsfd.networks.build import build_network
@@ -157,6 +159,18 @@ def test_cells_begin_with_what_compression_left(study: Any) -> None:
     before = study.begin("pruned", 4).read_bytes()
     study.compress(4)  # Is done once.
     assert study.begin("pruned", 4).read_bytes() == before
+
+
+def test_a_start_takes_what_was_made_of_it_along(study: Any) -> None:
+    start = study.begin("base", 4)
+    shutil.rmtree(start.parent)
+    network = dict(study.starts(4)[0].loaded.raw["network_g"])
+    torch.manual_seed(1)  # Trained anew, it has other weights.
+    save_student(start, build_network(network), StudentCard(architecture=network, scale=2))
+    study.compress(4)
+    bias = {name: read_student(study.begin(name, 4))[0].conv_first.bias for name in study.networks}
+    assert torch.equal(bias["pruned"], bias["base"])
+    assert torch.equal(bias["quantised"], bias["base"])
 
 
 def test_results_are_written(
