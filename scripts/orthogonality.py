@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
+from inspect import signature
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,10 +41,11 @@ import numpy as np
 import torch
 
 from lsfd import provenance
-from lsfd.atomic import write_text
+from lsfd.atomic import write_bytes, write_text
 from lsfd.cli import exit_status
 from lsfd.config.inheritance import merged
 from lsfd.config.load import load_options, options_from_dict
+from lsfd.distillers import DISTILLERS
 from lsfd.errors import LsfdError
 from lsfd.evaluation.benchmark import evaluate
 from lsfd.evaluation.cost import PAPER_OUTPUT
@@ -216,8 +218,9 @@ class Study:
 
 
 def write_results(study: Study, output: Path) -> None:
-    """Write table, numbers and picture."""
+    """Write table, numbers, picture and records."""
     scores = study.scores()
+    keep_records(study, output / "records")
     runs = {run.method: run for run in study.cells(study.seeds[0])}
     costs = measure_costs(study, runs)
     exported = score_exported(study)
@@ -230,6 +233,7 @@ def write_results(study: Study, output: Path) -> None:
         "iterations": study.shared.options.train.total_iter,
         "seeds": study.seeds,
         "method": study.method,
+        "distiller": distiller_options(study.method),
         "amount": AMOUNT,
         "bits": BITS,
         **provenance.stamp(),
@@ -250,6 +254,24 @@ def write_results(study: Study, output: Path) -> None:
     save_orthogonality(scores, TECHNIQUES, output / "orthogonality.png", title)
     print(text)
     print(f"written to {output}")
+
+
+def keep_records(study: Study, folder: Path) -> None:
+    """Copy the records of all runs; what is there of other runs goes."""
+    runs = [run for seed in study.seeds for run in (*study.starts(seed), *study.cells(seed))]
+    kept = {folder / f"{run.folder.root.name}.jsonl": run.folder.records for run in runs}
+    for target, records in kept.items():
+        write_bytes(target, records.read_bytes())
+    for other in set(folder.glob("*.jsonl")) - set(kept):
+        other.unlink()
+
+
+def distiller_options(method: str) -> dict[str, Any]:
+    """Return a method's weights and options, which are its defaults."""
+    distiller = DISTILLERS[method]
+    defaults = {name: each.default for name, each in signature(distiller).parameters.items()}
+    del defaults["setting"]
+    return {**defaults, "weights": dict(distiller.default_weights)}
 
 
 def measure_costs(study: Study, runs: Mapping[str, PlannedRun]) -> dict[str, dict[str, float]]:

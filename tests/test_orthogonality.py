@@ -173,15 +173,24 @@ def test_a_start_takes_what_was_made_of_it_along(study: Any) -> None:
     assert torch.equal(bias["quantised"], bias["base"])
 
 
+def finish(study: Any) -> None:
+    """Leave of starts and cells what training leaves; scores count the cells."""
+    for number, run in enumerate([*study.cells(4), *study.starts(4)]):
+        run.folder.models.mkdir(parents=True, exist_ok=True)
+        begun = run.loaded.options.path.pretrain_network_g
+        if begun is not None:
+            save_student(run.folder.student, *read_student(Path(begun)))
+        record = {"kind": "val", "iteration": 1, "set": "photographs", "scores": {"psnr": number}}
+        run.folder.records.write_text(json.dumps(record) + "\n")
+
+
 def test_results_are_written(
     script: ModuleType, study: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number, run in enumerate(study.cells(4)):
-        run.folder.create(resuming=False)
-        network, card = read_student(Path(run.loaded.options.path.pretrain_network_g))
-        save_student(run.folder.student, network, card)
-        record = {"kind": "val", "iteration": 1, "set": "photographs", "scores": {"psnr": number}}
-        run.folder.records.write_text(json.dumps(record) + "\n")
+    finish(study)
+    records = tmp_path / "results" / "records"
+    records.mkdir(parents=True)
+    (records / "base_seed5.jsonl").touch()  # Of a seed that is not asked for any more.
     monkeypatch.setattr(script, "onnx_file", lambda run: None)
     monkeypatch.setattr(script, "PAPER_OUTPUT", (48, 48))
     monkeypatch.setattr(script, "ROUNDS", 1)
@@ -194,3 +203,9 @@ def test_results_are_written(
     assert "seconds_torch" not in costs["quantised"]  # Simulated there.
     assert "not exported" in (tmp_path / "results" / "table.md").read_text()
     assert (tmp_path / "results" / "orthogonality.png").exists()
+    runs = [*study.starts(4), *study.cells(4)]
+    kept = {file.stem: file.read_bytes() for file in records.iterdir()}
+    assert kept == {run.folder.root.name: run.folder.records.read_bytes() for run in runs}
+    assert "base_KD_seed4" in kept and "start_cheap_seed1004" in kept
+    assert results["distiller"]["weights"] == {"feature": 0.3, "output": 1.0}
+    assert results["distiller"]["kernel"] == 3
