@@ -121,7 +121,7 @@ def orthogonality_table(scores: Scores, techniques: Sequence[str]) -> str:
         for technique in techniques:
             found = orthogonality(scores, technique, set_name)
             gains = (found.cost, found.base_gain, found.gain, found.interaction)
-            rows.append([set_name, technique, *map(_text, gains), *_ratio_texts(found.ratio)])
+            rows.append([set_name, technique, *map(str, gains), *_ratio_texts(found.ratio)])
     return markdown_table(header, rows)
 
 
@@ -193,11 +193,6 @@ def _gain(scores: Mapping[int, float], baseline: Mapping[int, float]) -> Gain:
     found = gain(scores, baseline)
     assert found is not None  # All cells have the same seeds.
     return found
-
-
-def _text(found: Gain) -> str:
-    half = "" if found.half_width is None else f" ± {found.half_width:.3f}"
-    return f"{found.mean:+.3f}{half}"
 
 
 def _ratio_texts(ratio: Ratio | None) -> list[str]:
