@@ -30,7 +30,7 @@ from lsfd.imaging.degradation import Degradation
 from lsfd.networks.student_file import StudentCard, read_student
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import markdown_table
-from lsfd.training.compared import final_scores
+from lsfd.training.compared import check_scores, final_scores
 from lsfd.training.jobs import train_all
 from lsfd.training.planned import PlannedRun, plan_runs
 from lsfd.training.records import read_records
@@ -48,6 +48,7 @@ KINDS = {
 NEW_SETS = {"val": "Set5 degraded", "val_3": "Set14 degraded"}
 """Keys and names of the degraded sets in the option file."""
 OLD_SETS = ("Set5", "Set14")
+SETS = (*NEW_SETS.values(), *OLD_SETS)
 
 Scores = Mapping[str, float]
 """Set name -> PSNR-Y in dB."""
@@ -88,7 +89,8 @@ def main() -> int:
     for kind, of_kind in runs.items():
         loaded = of_kind[0].loaded
         scores = validate(network, validation_sets(loaded), loaded).scores
-        before = {name: values["psnr"] for name, values in scores.items()}
+        before = {name: values["psnr"] for name, values in scores.items() if "psnr" in values}
+        check_scores(before, SETS, f"{kind}, {arguments.source}")
         results.append(Adaptation(kind, before, scores_after(of_kind)))
     write_results(results, runs, card, arguments)
     return 0
@@ -148,10 +150,15 @@ def by_seed(plans: Any) -> list[PlannedRun]:
 
 
 def scores_after(runs: Sequence[PlannedRun]) -> dict[str, dict[int, Scores]]:
-    """Return what finished runs reached: method -> seed -> scores."""
+    """Return what finished runs reached: method -> seed -> scores.
+
+    Raises:
+        LsfdError: a run has no score on a set.
+    """
     after: dict[str, dict[int, Scores]] = {}
     for run in runs:
         scores = final_scores(read_records(run.folder.records))
+        check_scores(scores, SETS, f"{run.method}, seed {run.seed} ({run.folder.root})")
         after.setdefault(run.method, {})[run.seed] = scores
     return after
 
@@ -227,15 +234,14 @@ standard deviation in grey levels, the same in all runs. JPEG: quality. What was
 
 def table(results: Sequence[Adaptation]) -> str:
     """Return the changes on each set, below the scores before."""
-    sets = (*NEW_SETS.values(), *OLD_SETS)
     names = [f"new: {name.split()[0]}" for name in NEW_SETS.values()]
     header = ["degradation", "method", *names, *(f"old: {name}" for name in OLD_SETS)]
     rows = []
     for result in results:
-        start = [f"{result.before[name]:.2f}" for name in sets]
+        start = [f"{result.before[name]:.2f}" for name in SETS]
         rows.append([str(KINDS[result.kind]), "before", *start])
         for method in result.after:
-            changes = [spread(result.changes(method, [name])) for name in sets]
+            changes = [spread(result.changes(method, [name])) for name in SETS]
             rows.append([str(KINDS[result.kind]), method, *changes])
     return markdown_table(header, rows)
 

@@ -64,7 +64,7 @@ from lsfd.reporting.orthogonality import (
     save_orthogonality,
 )
 from lsfd.reporting.tables import Cell, markdown_table
-from lsfd.training.compared import final_scores
+from lsfd.training.compared import check_scores, final_scores
 from lsfd.training.jobs import train_all
 from lsfd.training.planned import PlannedRun
 from lsfd.training.records import read_records
@@ -177,11 +177,18 @@ class Study:
         return self.root / "teacher_cache" / f"seed{seed}"
 
     def scores(self) -> dict[str, dict[str, dict[int, float]]]:
-        """Return every cell's PSNR by set and seed."""
+        """Return every cell's PSNR by set and seed.
+
+        Raises:
+            LsfdError: a cell has none on a set.
+        """
         found: dict[str, dict[str, dict[int, float]]] = {}
+        sets = [section.name for section in self.shared.options.datasets.validation.values()]
         for seed in self.seeds:
             for run in self.cells(seed):
-                for name, value in final_scores(read_records(run.folder.records)).items():
+                scores = final_scores(read_records(run.folder.records))
+                check_scores(scores, sets, f"{run.method}, seed {seed} ({run.folder.root})")
+                for name, value in scores.items():
                     found.setdefault(run.method, {}).setdefault(name, {})[seed] = value
         return found
 

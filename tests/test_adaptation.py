@@ -6,16 +6,23 @@ import argparse
 import importlib.util
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from lsfd.atomic import write_text
+from lsfd.errors import LsfdError
 from lsfd.networks.student_file import StudentCard
+from lsfd.training.planned import PlannedRun
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "adaptation.py"
 BEFORE = {"Set5 degraded": 27.0, "Set14 degraded": 25.0, "Set5": 30.0, "Set14": 28.0}
+ARCHITECTURE = {
+    "type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 2, "upscale": 4,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +75,26 @@ def test_the_picture_is_drawn(adaptation: ModuleType, result: Any, tmp_path: Pat
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
-def test_all_runs_of_a_kind_share_budget_and_images(
-    adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tmp_path / "it's a student, {of} mine.safetensors"
+
+
+@pytest.fixture
+def plans(
+    adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: Path
+) -> dict[str, Any]:
+    """The runs of two kinds of images, with two seeds."""
     monkeypatch.setenv("LSFD_DATA", "/data")
-    architecture = {"type": "EDSR", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 2}
-    card = StudentCard(architecture={**architecture, "upscale": 4}, scale=4)
-    source = tmp_path / "it's a student, {of} mine.safetensors"
+    card = StudentCard(architecture=ARCHITECTURE, scale=4)
     arguments = argparse.Namespace(experiments=tmp_path, source=source, iterations=300)
     arguments.seeds, arguments.set = [0, 5], ["train.warmup_iter=3"]
-    plans = {kind: adaptation.plan(kind, card, arguments) for kind in ("blur", "jpeg")}
+    return {kind: adaptation.plan(kind, card, arguments) for kind in ("blur", "jpeg")}
+
+
+def test_all_runs_of_a_kind_share_budget_and_images(
+    adaptation: ModuleType, plans: dict[str, Any], source: Path
+) -> None:
     runs = adaptation.by_seed(plans.values())
     assert [run.seed for run in runs] == [0] * 6 + [5] * 6
     assert len({run.folder.root for run in runs}) == 12
@@ -95,9 +112,30 @@ def test_all_runs_of_a_kind_share_budget_and_images(
             assert options.path.pretrain_network_t == [str(source)]
             assert options.path.teacher_cache is None
             for network in (options.network_g, options.network_t[0]):
-                assert {"type": network.type, **network.arguments} == card.architecture
+                assert {"type": network.type, **network.arguments} == ARCHITECTURE
             changing = {"name", "manual_seed", "distillers"}
             same = {key: value for key, value in run.loaded.raw.items() if key not in changing}
             assert json.dumps(same) == json.dumps(
                 {k: v for k, v in plans[kind][0].loaded.raw.items() if k not in changing}
             )
+
+
+def finish(runs: Sequence[PlannedRun], *teachers: str) -> None:
+    """Leave the records that runs leave."""
+    for run in runs:
+        run.folder.root.mkdir(parents=True)
+        begun = {"kind": "run", "data": "images", "teachers": teachers}
+        ends = [
+            {"kind": "val", "iteration": 300, "set": name, "scores": {"psnr": value}}
+            for name, value in BEFORE.items()
+        ]
+        write_text(run.folder.records, "".join(json.dumps(line) + "\n" for line in (begun, *ends)))
+
+
+def test_a_missing_score_is_named(adaptation: ModuleType, plans: dict[str, Any]) -> None:
+    finish(plans["blur"])
+    assert adaptation.scores_after(plans["blur"])["Output"] == {0: BEFORE, 5: BEFORE}
+    records = plans["blur"][4].folder.records
+    records.write_text(records.read_text().replace("Set5 degraded", "Set6"))
+    with pytest.raises(LsfdError, match=r"Output, seed 5 \(.*: no PSNR of Set5 degraded"):
+        adaptation.scores_after(plans["blur"])

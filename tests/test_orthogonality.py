@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ import pytest
 import torch
 from helpers import write_options
 
+from lsfd.errors import LsfdError
 from lsfd.networks.build import build_network
 from lsfd.networks.quantized_edsr import QuantizedEDSR
 from lsfd.networks.slim_edsr import SlimEDSR
@@ -105,6 +107,14 @@ def test_table_and_picture_say_undefined(tmp_path: Path) -> None:
     assert path.stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("cell", ["base", "base+KD", "x", "x+KD"])
+def test_a_missing_score_is_named(cell: str) -> None:
+    given = scores(0.05)
+    del given[cell]["Set5"][2]
+    with pytest.raises(LsfdError, match=re.escape(f"{cell} has no score on Set5 with seed 2")):
+        orthogonality_table(given, ["x"])
+
+
 # The script
 
 
@@ -191,6 +201,12 @@ def test_results_are_written(
     records = tmp_path / "results" / "records"
     records.mkdir(parents=True)
     (records / "base_seed5.jsonl").touch()  # Of a seed that is not asked for any more.
+    lost = study.cells(4)[6].folder.records
+    kept = lost.read_text()
+    lost.write_text(kept.replace("psnr", "ssim"))
+    with pytest.raises(LsfdError, match=r"quantised\+KD, seed 4 \(.*: no PSNR of photographs"):
+        script.write_results(study, tmp_path / "results")
+    lost.write_text(kept)
     monkeypatch.setattr(script, "onnx_file", lambda run: None)
     monkeypatch.setattr(script, "PAPER_OUTPUT", (48, 48))
     monkeypatch.setattr(script, "ROUNDS", 1)
@@ -204,8 +220,8 @@ def test_results_are_written(
     assert "not exported" in (tmp_path / "results" / "table.md").read_text()
     assert (tmp_path / "results" / "orthogonality.png").exists()
     runs = [*study.starts(4), *study.cells(4)]
-    kept = {file.stem: file.read_bytes() for file in records.iterdir()}
-    assert kept == {run.folder.root.name: run.folder.records.read_bytes() for run in runs}
-    assert "base_KD_seed4" in kept and "start_cheap_seed1004" in kept
+    copies = {file.stem: file.read_bytes() for file in records.iterdir()}
+    assert copies == {run.folder.root.name: run.folder.records.read_bytes() for run in runs}
+    assert "base_KD_seed4" in copies and "start_cheap_seed1004" in copies
     assert results["distiller"]["weights"] == {"feature": 0.3, "output": 1.0}
     assert results["distiller"]["kernel"] == 3

@@ -27,6 +27,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy import stats
 
+from lsfd.errors import LsfdError
 from lsfd.reporting.comparison import CONFIDENCE, Gain, gain
 from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import Cell, markdown_table
@@ -95,10 +96,20 @@ class Orthogonality:
 
 
 def orthogonality(scores: Scores, technique: str, set_name: str) -> Orthogonality:
-    """Return a technique's design on one set; every cell has the same seeds."""
-    base, base_kd, alone, both = (
-        scores[cell][set_name] for cell in (BASE, BASE + KD, technique, technique + KD)
-    )
+    """Return a technique's design on one set.
+
+    Raises:
+        LsfdError: a cell lacks the score of a seed that another has.
+    """
+    cells = (BASE, BASE + KD, technique, technique + KD)
+    base, base_kd, alone, both = found = [scores.get(cell, {}).get(set_name, {}) for cell in cells]
+    for seed in sorted({seed for by_seed in found for seed in by_seed}):
+        for cell, by_seed in zip(cells, found, strict=True):
+            if seed not in by_seed:
+                raise LsfdError(
+                    f"{cell} has no score on {set_name} with seed {seed}, which other cells have; "
+                    "leave that seed out, or train the cell anew"
+                )
     base_gain, with_technique = _gain(base_kd, base), _gain(both, alone)
     return Orthogonality(
         technique=technique,
@@ -191,7 +202,7 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 def _gain(scores: Mapping[int, float], baseline: Mapping[int, float]) -> Gain:
     found = gain(scores, baseline)
-    assert found is not None  # All cells have the same seeds.
+    assert found is not None  # orthogonality() compares the seeds.
     return found
 
 

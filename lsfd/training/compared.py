@@ -13,7 +13,7 @@ The last four are made of options, costs and records alone, and can be made agai
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,25 @@ def _image_scores(record: Record) -> dict[str, float] | None:
 def final_scores(records: Sequence[Record]) -> dict[str, float]:
     """Return the PSNR of each validation set at the run's end; none where it was not finite."""
     return {record["set"]: record["scores"]["psnr"] for record in final_validations(records)}
+
+
+def check_scores(scores: Mapping[str, float], sets: Iterable[str], whose: str) -> None:
+    """Raise an error if a set has no PSNR.
+
+    Args:
+        scores: by set.
+        sets: those that a table needs.
+        whose: scores these are, for the error's beginning.
+
+    Raises:
+        LsfdError: naming the set.
+    """
+    for name in sets:
+        if name not in scores:
+            raise LsfdError(
+                f"{whose}: no PSNR of {name}, because images were not finite, or the options ask "
+                "for none; leave this one out, or train it anew with other options"
+            )
 
 
 def final_validations(records: Sequence[Record]) -> list[Record]:
