@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from lsfd import provenance
 from lsfd.atomic import write_text
 from lsfd.cli import exit_status
+from lsfd.errors import LsfdError
 from lsfd.imaging.degradation import Degradation
 from lsfd.networks.student_file import StudentCard, read_student
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
@@ -34,7 +36,9 @@ from lsfd.training.compared import check_scores, final_scores
 from lsfd.training.jobs import train_all
 from lsfd.training.planned import PlannedRun, plan_runs
 from lsfd.training.records import read_records
+from lsfd.training.resume import SHOWN
 from lsfd.training.run import INTERRUPTED
+from lsfd.training.teacher_cache import weights_digest
 from lsfd.training.validation import validate, validation_sets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +85,8 @@ def main() -> int:
     arguments = parse_arguments()
     network, card = read_student(arguments.source)
     runs = {kind: plan(kind, card, arguments) for kind in arguments.kinds}
+    for of_kind in runs.values():
+        check_source(arguments.source, network, of_kind)
     received = train_all(by_seed(runs.values()), arguments.jobs)
     if received:
         print("stopped; all runs are saved: give the same command to go on")
@@ -142,6 +148,31 @@ def plan(kind: str, card: StudentCard, arguments: argparse.Namespace) -> list[Pl
         seeds=arguments.seeds,
         keep_teacher_results=False,  # A teacher as small as the student is faster than a disk.
     )
+
+
+def check_source(source: Path, network: nn.Module, runs: Sequence[PlannedRun]) -> None:
+    """Note beside the runs of a kind which student they begin as; refuse another one.
+
+    Records tell it, too, except those of runs without a teacher and of older versions.
+
+    Raises:
+        LsfdError: runs began as another student, which scores would be compared with this one's.
+    """
+    folder = runs[0].folder.root.parent
+    note = folder / "source.sha256"
+    records = [record for run in runs for record in read_records(run.folder.records)]
+    known = {digest for record in records for digest in record.get("teachers", ())}
+    if note.exists() and any(run.folder.root.exists() for run in runs):
+        known.add(note.read_text(encoding="utf-8").strip())
+    now = weights_digest(network)
+    others = known - {now}
+    if others:
+        raise LsfdError(
+            f"runs in {folder} began as another student (digest of its weights: "
+            f"{others.pop()[:SHOWN]}) than {source} ({now[:SHOWN]}); give that one by --source, "
+            "give another folder by --experiments, or remove that one"
+        )
+    write_text(note, f"{now}\n")
 
 
 def by_seed(plans: Any) -> list[PlannedRun]:

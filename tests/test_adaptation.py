@@ -15,8 +15,10 @@ import pytest
 
 from lsfd.atomic import write_text
 from lsfd.errors import LsfdError
+from lsfd.networks.build import build_network
 from lsfd.networks.student_file import StudentCard
 from lsfd.training.planned import PlannedRun
+from lsfd.training.teacher_cache import weights_digest
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "adaptation.py"
 BEFORE = {"Set5 degraded": 27.0, "Set14 degraded": 25.0, "Set5": 30.0, "Set14": 28.0}
@@ -130,6 +132,27 @@ def finish(runs: Sequence[PlannedRun], *teachers: str) -> None:
             for name, value in BEFORE.items()
         ]
         write_text(run.folder.records, "".join(json.dumps(line) + "\n" for line in (begun, *ends)))
+
+
+def test_runs_of_another_student_are_refused(
+    adaptation: ModuleType, plans: dict[str, Any], tmp_path: Path
+) -> None:
+    first, other = build_network(ARCHITECTURE), build_network(ARCHITECTURE)
+    blur, jpeg = plans["blur"], plans["jpeg"]
+    adaptation.check_source(tmp_path / "other.safetensors", other, blur)  # Nothing came of it.
+    adaptation.check_source(tmp_path / "first.safetensors", first, blur)
+    finish(blur, weights_digest(first))
+    adaptation.check_source(tmp_path / "first.safetensors", first, blur)
+    refused = r"adapt_x4_blur began as another student .*other\.safetensors"
+    with pytest.raises(LsfdError, match=refused):
+        adaptation.check_source(tmp_path / "other.safetensors", other, blur)
+    for run in blur:  # As if only runs without a teacher had begun, and been stopped.
+        run.folder.records.unlink()
+    with pytest.raises(LsfdError, match=refused):
+        adaptation.check_source(tmp_path / "other.safetensors", other, blur)
+    finish(jpeg, weights_digest(first))  # By a version that left no note.
+    with pytest.raises(LsfdError, match="adapt_x4_jpeg began as another student"):
+        adaptation.check_source(tmp_path / "other.safetensors", other, jpeg)
 
 
 def test_a_missing_score_is_named(adaptation: ModuleType, plans: dict[str, Any]) -> None:
