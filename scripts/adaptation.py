@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +24,7 @@ import numpy as np
 from torch import nn
 
 from lsfd import provenance
-from lsfd.atomic import write_text
+from lsfd.atomic import write_bytes, write_text
 from lsfd.cli import exit_status
 from lsfd.errors import LsfdError
 from lsfd.imaging.degradation import Degradation
@@ -230,8 +229,7 @@ def write_results(
     for kind, of_kind in runs.items():
         for run in of_kind:
             target = arguments.output / "records" / f"{kind}_{run.folder.root.name}.jsonl"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run.folder.records, target)
+            write_bytes(target, run.folder.records.read_bytes())
     print(table(results))
     print(f"written to {os.path.relpath(arguments.output)}")
 

@@ -23,7 +23,7 @@ from typing import Any
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from lsfd import provenance
-from lsfd.atomic import write_text
+from lsfd.atomic import write_bytes, write_text
 from lsfd.cli import exit_status
 from lsfd.compression.budget import parse_budget
 from lsfd.compression.choice import Choice
@@ -119,9 +119,7 @@ def write_results(
         weights[budget, COMPRESSED] = run.folder.student
         weights[budget, SCRATCH] = scratch.student
         for each in (run.folder, scratch):
-            target = out / "records" / f"{each.root.name}.jsonl"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(each.records, target)
+            write_bytes(out / "records" / f"{each.root.name}.jsonl", each.records.read_bytes())
     report = benchmark([*weights.values(), teacher], sets, options.scale).to_json()
     scores = {
         model: {name: entry["psnr_y"] for name, entry in result["sets"].items()}

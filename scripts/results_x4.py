@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
 
-from lsfd.atomic import write_text
+from lsfd.atomic import write_bytes, write_text
 from lsfd.cli import exit_status
 from lsfd.evaluation.benchmark import benchmark
 from lsfd.evaluation.report import BenchmarkReport
@@ -77,9 +76,8 @@ def report_on(family: str, names: tuple[str, ...], experiments: Path, device: st
     draw_curves(report, family, names, experiments)
     draw_pictures(report, family, pictures)
     for name in names:
-        target = OUT / "records" / f"{name}.jsonl"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(experiments / name / "metrics.jsonl", target)
+        records = (experiments / name / "metrics.jsonl").read_bytes()
+        write_bytes(OUT / "records" / f"{name}.jsonl", records)
 
 
 def label(name: str, family: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -153,6 +154,20 @@ def test_runs_of_another_student_are_refused(
     finish(jpeg, weights_digest(first))  # By a version that left no note.
     with pytest.raises(LsfdError, match="adapt_x4_jpeg began as another student"):
         adaptation.check_source(tmp_path / "other.safetensors", other, jpeg)
+
+
+def test_records_are_kept_whole(
+    adaptation: ModuleType, plans: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(plans["blur"])
+    results = [adaptation.Adaptation("blur", BEFORE, adaptation.scores_after(plans["blur"]))]
+    arguments = argparse.Namespace(output=tmp_path / "results", source=tmp_path / "student")
+    card = StudentCard(architecture=ARCHITECTURE, scale=4)
+    monkeypatch.setattr(shutil, "copyfile", None)  # A kill would leave half a file.
+    adaptation.write_results(results, {"blur": plans["blur"]}, card, arguments)
+    for run in plans["blur"]:
+        kept = tmp_path / "results" / "records" / f"blur_{run.folder.root.name}.jsonl"
+        assert kept.read_bytes() == run.folder.records.read_bytes()
 
 
 def test_a_missing_score_is_named(adaptation: ModuleType, plans: dict[str, Any]) -> None:
