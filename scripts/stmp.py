@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from lsfd import provenance
 from lsfd.atomic import write_text
 from lsfd.cli import exit_status
 from lsfd.evaluation.benchmark import bicubic, evaluate
-from lsfd.evaluation.sets import DATA_ROOT_VARIABLE, BenchmarkSet, find_set
+from lsfd.evaluation.sets import BenchmarkSet, data_folder, find_set
 from lsfd.imaging.files import find_images, read_image
 from lsfd.imaging.resize import downscale, modcrop
 from lsfd.inference.upscaler import Upscaler
@@ -123,7 +122,7 @@ def say(text: str) -> None:
 
 def training_images() -> tuple[list[Path], list[Path]]:
     """Return the files to fit to and those held out."""
-    images = find_images(Path(os.environ[DATA_ROOT_VARIABLE]) / "train")
+    images = find_images(data_folder() / "train")
     held_out = images[::HELD_OUT_EVERY]
     return [path for path in images if path not in held_out], held_out
 

@@ -5,6 +5,8 @@ import io
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -117,6 +119,19 @@ def test_a_missing_set_says_what_there_is(root: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("LSFD_DATA", raising=False)
     with pytest.raises(LsfdError, match="set the environment variable LSFD_DATA"):
         find_set("Tiny", None, 2)
+
+
+@pytest.mark.parametrize("script", ["stmp.py", "bench/scoring.py", "soak/creep.py upscale"])
+def test_scripts_say_that_they_need_the_images(script: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "LSFD_DATA"}
+    file, *arguments = script.split()
+    found = subprocess.run(
+        [sys.executable, Path(__file__).parent.parent / "scripts" / file, *arguments],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 2
+    sentence = "set the environment variable LSFD_DATA to the folder that holds train/"
+    assert found.stderr.startswith(f"{Path(file).stem}: {sentence}")
 
 
 def test_sets_from_folders(root: Path, tmp_path: Path) -> None:

@@ -98,6 +98,20 @@ class BenchmarkSet:
         return lq, hr
 
 
+def data_folder() -> Path:
+    """Return the folder that the environment variable ``LSFD_DATA`` names.
+
+    Raises:
+        LsfdError: it names none.
+    """
+    if not os.environ.get(DATA_ROOT_VARIABLE):
+        raise LsfdError(
+            f"set the environment variable {DATA_ROOT_VARIABLE} to the folder that holds train/ "
+            "and benchmarks/"
+        )
+    return Path(os.environ[DATA_ROOT_VARIABLE])
+
+
 def find_set(name_or_folder: str, root: Path | None, scale: int) -> BenchmarkSet:
     """Find a set by its name below ``root``, or by its folder.
 

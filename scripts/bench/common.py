@@ -102,13 +102,6 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return result
 
 
-def data_folder() -> Path:
-    """Return the folder that the environment variable LSFD_DATA names."""
-    if "LSFD_DATA" not in os.environ:
-        raise SystemExit("set LSFD_DATA to the folder that holds train/ and benchmarks/")
-    return Path(os.environ["LSFD_DATA"])
-
-
 def keep(
     name: str, rows: Sequence[Row], output: Path, details: Mapping[str, Any] | None = None
 ) -> None:

@@ -33,12 +33,14 @@ import lsfd.compat  # noqa: F401
 
 import numpy as np
 import torch
-from common import ROOT, Contestant, Row, data_folder, keep, parser, per_unit, take_turns
+from common import ROOT, Contestant, Row, keep, parser, per_unit, take_turns
 from growth_picture import MIDDLE, Curves, draw_newest
 from numpy.typing import NDArray
 
+from lsfd.cli import exit_status
 from lsfd.config.load import load_options
 from lsfd.data.patches import PatchDataset
+from lsfd.evaluation.sets import data_folder
 from lsfd.imaging.files import find_images, read_image, write_image
 from lsfd.networks.build import build_network
 from lsfd.networks.student_file import StudentCard, save_student
@@ -351,4 +353,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("growth", main))

@@ -17,6 +17,7 @@ import contextlib
 import io
 import itertools
 import random
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,14 +29,16 @@ import numpy as np
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
-from common import Contestant, Row, data_folder, keep, parser, per_unit, take_turns
+from common import Contestant, Row, keep, parser, per_unit, take_turns
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
+from lsfd.cli import exit_status
 from lsfd.data.pack import build_store
 from lsfd.data.patches import PatchDataset, batch_of
 from lsfd.data.prepare import prepare_pairs
 from lsfd.data.store import open_store
+from lsfd.evaluation.sets import data_folder
 from lsfd.imaging.files import find_images, read_image, write_image
 
 SCALE, SIDE, BATCH = 4, 192, 16
@@ -164,4 +167,4 @@ def bare_copies() -> Callable[[], object]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("samples", main))

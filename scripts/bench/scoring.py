@@ -11,6 +11,7 @@ The bound is the four filterings that SSIM cannot do without, on as many threads
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
@@ -20,10 +21,12 @@ import lsfd.compat  # noqa: F401
 import cv2
 import numpy as np
 from basicsr.metrics import calculate_psnr, calculate_ssim
-from common import Contestant, Row, data_folder, keep, parser, take_turns
+from common import Contestant, Row, keep, parser, take_turns
 from numpy.typing import NDArray
 
 from lsfd.allocation import keep_freed_memory
+from lsfd.cli import exit_status
+from lsfd.evaluation.sets import data_folder
 from lsfd.imaging.files import find_images, read_image
 from lsfd.imaging.resize import imresize, modcrop
 from lsfd.metrics.image import psnr_and_ssim
@@ -126,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("scoring", main))

@@ -28,11 +28,12 @@ import lsfd.compat  # noqa: F401
 import numpy as np
 import torch
 from basicsr.archs.edsr_arch import EDSR
-from common import ROOT, Row, data_folder, keep, parser, per_unit, take_turns
+from common import ROOT, Row, keep, parser, per_unit, take_turns
 
 from lsfd import load_student
+from lsfd.cli import exit_status
 from lsfd.evaluation.benchmark import evaluate
-from lsfd.evaluation.sets import find_set
+from lsfd.evaluation.sets import data_folder, find_set
 from lsfd.imaging.files import find_images, read_image, write_image
 from lsfd.inference.edsr_graph import edsr_graph, read_edsr
 from lsfd.inference.export import export
@@ -187,4 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("upscale", main))

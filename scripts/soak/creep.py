@@ -29,8 +29,10 @@ import lsfd.compat  # noqa: F401
 
 import numpy as np
 from creep_picture import draw_newest
-from evidence import ROOT, data_folder, keep, parser
+from evidence import ROOT, keep, parser
 
+from lsfd.cli import exit_status
+from lsfd.evaluation.sets import data_folder
 from lsfd.imaging.files import find_images, read_image, write_image
 from lsfd.training.records import read_records
 
@@ -199,4 +201,4 @@ PARTS = {"train": train, "upscale": upscale}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("creep", main))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -59,13 +58,6 @@ def soak(
     seconds = round(time.monotonic() - began)
     keep(name, given.seed, {**outcome.figures(), "seconds": seconds}, given.output)
     raise SystemExit(1 if outcome.failures else 0)
-
-
-def data_folder() -> Path:
-    """Return the folder that the environment variable LSFD_DATA names."""
-    if "LSFD_DATA" not in os.environ:
-        raise SystemExit("set LSFD_DATA to the folder that holds train/ and benchmarks/")
-    return Path(os.environ["LSFD_DATA"])
 
 
 def keep(name: str, seed: int, figures: Mapping[str, Any], output: Path) -> None:
