@@ -52,7 +52,7 @@ from lsfd.evaluation.cost import PAPER_OUTPUT
 from lsfd.inference.export import export
 from lsfd.inference.networks import open_network
 from lsfd.inference.upscaler import Upscaler
-from lsfd.metrics.cost import count_parameters, multiply_adds
+from lsfd.metrics.cost import count_parameters, multiply_adds, take_turns
 from lsfd.networks.post_training import quantize_file
 from lsfd.networks.pruning import prune_file
 from lsfd.networks.student_file import read_student
@@ -305,8 +305,8 @@ def measure_costs(study: Study, runs: Mapping[str, PlannedRun]) -> dict[str, dic
         if file is not None:
             costs[name]["onnx_bytes"] = file.stat().st_size
             ways[name, "onnxruntime"] = without_gradient(open_network(file)[0], lq)
-    for (name, runtime), seconds in interleaved_seconds(ways).items():
-        costs[name][f"seconds_{runtime}"] = seconds
+    for (name, runtime), seconds in take_turns(ways, ROUNDS, clock=time.process_time).items():
+        costs[name][f"seconds_{runtime}"] = median(seconds)
     return costs
 
 
@@ -318,20 +318,6 @@ def without_gradient(network: torch.nn.Module, lq: torch.Tensor) -> Callable[[],
             return network(lq)
 
     return run
-
-
-def interleaved_seconds(
-    ways: Mapping[tuple[str, str], Callable[[], object]],
-) -> dict[tuple[str, str], float]:
-    """Return the median processor time of each action, all taking turns."""
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in ways}
-    for turn in range(ROUNDS + 1):
-        for key, action in ways.items():
-            start = time.process_time()
-            action()
-            if turn:  # What a first call sets up is not timed.
-                times[key].append(time.process_time() - start)
-    return {key: median(values) for key, values in times.items()}
 
 
 def onnx_file(run: PlannedRun) -> Path | None:

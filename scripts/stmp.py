@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from lsfd.evaluation.sets import BenchmarkSet, data_folder, find_set
 from lsfd.imaging.files import find_images, read_image
 from lsfd.imaging.resize import downscale, modcrop
 from lsfd.inference.upscaler import Upscaler
+from lsfd.metrics.cost import take_turns
 from lsfd.networks.sparse_fit import (
     ImagePair,
     PatchPairs,
@@ -234,31 +236,17 @@ def interleaved_times(
 ) -> dict[tuple[int, int], tuple[float, float]]:
     """Return the median seconds of a search and of a pursuit over all patches, for each way.
 
-    The ways take turns, so that a disturbance meets all of them; processor time, of the one
-    thread that works, leaves out what other programs take.
+    Processor time, of the one thread that works, leaves out what other programs take.
     """
-    found: dict[tuple[int, int], list[tuple[float, float]]] = {key: [] for key in searches}
-    for search in searches.values():
+    ways: dict[tuple[tuple[int, int], str], Callable[[], object]] = {}
+    for key, search in searches.items():
         search(features[:64])  # What a first call sets up is not timed.
-    for _ in range(repeats):
-        for key, search in searches.items():
-            one = seconds(partial(search, features))
-            pursuit = partial(orthogonal_matching_pursuit, features, network.lr_atoms)
-            found[key].append((one, seconds(partial(pursuit, network.sparsity, search))))
-    return {key: (median(t[0] for t in times), median(t[1] for t in times))
-            for key, times in found.items()}  # fmt: skip
-
-
-def seconds(action: Callable[[], object]) -> float:
-    """Return the processor time that an action takes."""
-    start = time.process_time()
-    action()
-    return time.process_time() - start
-
-
-def median(values: object) -> float:
-    """Return the median."""
-    return float(torch.tensor(list(values)).median())  # type: ignore[call-overload]
+        ways[key, "search"] = partial(search, features)
+        ways[key, "pursuit"] = partial(
+            orthogonal_matching_pursuit, features, network.lr_atoms, network.sparsity, search
+        )
+    times = take_turns(ways, repeats, warm_up=0, clock=time.process_time)
+    return {key: (median(times[key, "search"]), median(times[key, "pursuit"])) for key in searches}
 
 
 def dot_products(tree: AtomTree, beam: int) -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import lsfd.compat  # noqa: F401
@@ -20,7 +21,7 @@ from torch import nn
 
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import find_images, read_image
-from lsfd.metrics.cost import count_parameters, latency, multiply_adds
+from lsfd.metrics.cost import count_parameters, latency, multiply_adds, take_turns
 from lsfd.metrics.image import mean_score, psnr, ssim
 from lsfd.metrics.lpips import Lpips
 
@@ -128,6 +129,15 @@ def test_cost_of_the_edsr_baseline_leaves_it_as_it_is() -> None:
     assert network.training
     assert network.mean.device.type == "cpu"
     assert all(parameter.device.type == "cpu" for parameter in network.parameters())
+
+
+def test_actions_take_turns_and_the_first_round_is_not_timed() -> None:
+    done: list[str] = []
+    ticks = iter(range(100))
+    actions = {name: partial(done.append, name) for name in ("one", "other")}
+    seconds = take_turns(actions, 2, clock=lambda: next(ticks) ** 2)
+    assert done == ["one", "other"] * 3
+    assert seconds == {"one": [5, 13], "other": [9, 17]}
 
 
 def test_latency_is_the_median_without_the_first_runs() -> None:

@@ -27,6 +27,7 @@ from lsfd.networks.sparse_fit import (
 )
 from lsfd.networks.sparse_sr import SparseSR, bicubic, luma
 from lsfd.networks.student_file import StudentCard, load_any, save_student
+from lsfd.sparse.pursuit import exhaustive_search
 
 SMALL = {"upscale": 2, "num_atoms": 100, "num_feat": 10, "patch": 3, "sparsity": 2, "beam": 2}
 
@@ -294,3 +295,14 @@ def test_its_cost_counts_dictionaries_and_search() -> None:
     assert multiply_adds(tree, 20, 30) < multiply_adds(flat, 20, 30)
     # Exhaustive search alone: patches x atoms x features x steps.
     assert multiply_adds(flat, 20, 30) > 22 * 32 * 100 * 10 * 2
+
+
+def test_the_median_of_two_times_is_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
+    import stmp
+
+    clock = iter([0, 1, 0, 10, 0, 3, 0, 30])  # Search and pursuit, twice.
+    monkeypatch.setattr(stmp.time, "process_time", lambda: next(clock))
+    network, features = filled(), draw(64, 10)
+    searches = {(0, 0): exhaustive_search(network.lr_atoms)}
+    assert stmp.interleaved_times(network, features, searches, 2) == {(0, 0): (2, 20)}

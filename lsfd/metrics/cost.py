@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+Key = TypeVar("Key")
 
 _WARM_UP_RUNS = 2
 
@@ -67,3 +71,29 @@ def latency(
                 torch.cuda.synchronize(device)
             seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[_WARM_UP_RUNS:])
+
+
+def take_turns(
+    actions: Mapping[Key, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Key, list[float]]:
+    """Do every action once a round; return the seconds that each took in each round.
+
+    They take turns, so that whatever else the machine does meets all alike.
+
+    Args:
+        actions: what is timed.
+        rounds: how often each is timed.
+        warm_up: rounds before those that count.
+        clock: tells seconds; ``time.process_time`` leaves out what other programs take.
+    """
+    seconds: dict[Key, list[float]] = {key: [] for key in actions}
+    for number in range(-warm_up, rounds):
+        for key, action in actions.items():
+            start = clock()
+            action()
+            if number >= 0:
+                seconds[key].append(clock() - start)
+    return seconds

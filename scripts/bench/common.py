@@ -1,4 +1,4 @@
-"""What the speed measurements share: contestants in turns, ratios, a table, and a record.
+"""What the speed measurements share: contestants, ratios, a table, and a record.
 
 A time says something about one machine on one day. So a row is always a ratio of two times from
 one run, in which the contestants took turns: a machine that is busy for a while slows all alike.
@@ -10,7 +10,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -65,26 +64,6 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Return everything, with the ratio."""
         return {**asdict(self), "ratio": self.ratio, "ratios": self.ratios}
-
-
-def take_turns(
-    contestants: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1
-) -> dict[str, list[float]]:
-    """Run every contestant once a round; return the seconds that each took in each round.
-
-    Args:
-        contestants: what is timed, by name.
-        rounds: how often each is timed.
-        warm_up: rounds before those that count.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(-warm_up, rounds):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            if number >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def per_unit(seconds: Sequence[float], units: float) -> list[float]:

@@ -33,7 +33,7 @@ import lsfd.compat  # noqa: F401
 
 import numpy as np
 import torch
-from common import ROOT, Contestant, Row, keep, parser, per_unit, take_turns
+from common import ROOT, Contestant, Row, keep, parser, per_unit
 from growth_picture import MIDDLE, Curves, draw_newest
 from numpy.typing import NDArray
 
@@ -42,6 +42,7 @@ from lsfd.config.load import load_options
 from lsfd.data.patches import PatchDataset
 from lsfd.evaluation.sets import data_folder
 from lsfd.imaging.files import find_images, read_image, write_image
+from lsfd.metrics.cost import take_turns
 from lsfd.networks.build import build_network
 from lsfd.networks.student_file import StudentCard, save_student
 from lsfd.training import run as training

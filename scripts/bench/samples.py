@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from basicsr.data.paired_image_dataset import PairedImageDataset
 from basicsr.utils.lmdb_util import make_lmdb_from_imgs
-from common import Contestant, Row, keep, parser, per_unit, take_turns
+from common import Contestant, Row, keep, parser, per_unit
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
@@ -40,6 +40,7 @@ from lsfd.data.prepare import prepare_pairs
 from lsfd.data.store import open_store
 from lsfd.evaluation.sets import data_folder
 from lsfd.imaging.files import find_images, read_image, write_image
+from lsfd.metrics.cost import take_turns
 
 SCALE, SIDE, BATCH = 4, 192, 16
 LARGE, LARGE_COUNT = (1356, 2040), 24

@@ -21,7 +21,7 @@ import lsfd.compat  # noqa: F401
 import cv2
 import numpy as np
 from basicsr.metrics import calculate_psnr, calculate_ssim
-from common import Contestant, Row, keep, parser, take_turns
+from common import Contestant, Row, keep, parser
 from numpy.typing import NDArray
 
 from lsfd.allocation import keep_freed_memory
@@ -29,6 +29,7 @@ from lsfd.cli import exit_status
 from lsfd.evaluation.sets import data_folder
 from lsfd.imaging.files import find_images, read_image
 from lsfd.imaging.resize import imresize, modcrop
+from lsfd.metrics.cost import take_turns
 from lsfd.metrics.image import psnr_and_ssim
 
 SCALE = 4

@@ -20,9 +20,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from common import Row, keep, parser, take_turns
+from common import Row, keep, parser
 
 from lsfd.imaging.files import write_image
+from lsfd.metrics.cost import take_turns
 
 PEER = "import basicsr"
 NEEDED = "openvino.opset13" if find_spec("openvino") else "torch"

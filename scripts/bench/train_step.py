@@ -21,12 +21,13 @@ import lsfd.compat  # noqa: F401
 import torch
 from basicsr.archs import build_network
 from basicsr.models.sr_model import SRModel
-from common import Contestant, Row, keep, parser, per_unit, take_turns
+from common import Contestant, Row, keep, parser, per_unit
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lsfd.allocation import keep_freed_memory
 from lsfd.config.load import load_options
+from lsfd.metrics.cost import take_turns
 from lsfd.networks.weights import load_weights
 from lsfd.training.model import LSFDModel
 

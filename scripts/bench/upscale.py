@@ -28,7 +28,7 @@ import lsfd.compat  # noqa: F401
 import numpy as np
 import torch
 from basicsr.archs.edsr_arch import EDSR
-from common import ROOT, Row, keep, parser, per_unit, take_turns
+from common import ROOT, Row, keep, parser, per_unit
 
 from lsfd import load_student
 from lsfd.cli import exit_status
@@ -38,6 +38,7 @@ from lsfd.imaging.files import find_images, read_image, write_image
 from lsfd.inference.edsr_graph import edsr_graph, read_edsr
 from lsfd.inference.export import export
 from lsfd.inference.openvino_graph import compiled_graph, computes_bf16, infer
+from lsfd.metrics.cost import take_turns
 from lsfd.networks.card import StudentCard
 from lsfd.networks.student_file import save_student
 
