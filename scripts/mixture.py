@@ -332,7 +332,8 @@ def readme(text: str, about: Mapping[str, Any], along: Along) -> str:
     )
     return f"""# One student, any mixture of losses
 
-Written by `python scripts/mixture.py STUDENT.safetensors`; all numbers are also in [`mixture.json`](mixture.json).
+Written by `python scripts/mixture.py STUDENT.safetensors`; all numbers are also in
+[`mixture.json`](mixture.json).
 
 The student `{about["student"]}` (x{about["scale"]}, SGN-style) was trained once, for all mixtures
 of {", ".join(along.student.objectives)}. Here its mixture moves from {along.start} to {along.end}:
