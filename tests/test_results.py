@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lsfd.errors import LsfdError
 from lsfd.training.compared import draw_comparison
 
 ROOT = Path(__file__).parent.parent
@@ -45,30 +46,46 @@ def test_the_quickstart_is_what_its_record_says() -> None:
     assert quickstart.table(record["models"]) == table
 
 
-NUMBERS = re.compile(r"<!-- numbers: (\S+) -->\n(.*?)(?=\n## |\Z)", re.DOTALL)
-"""A section of a README whose decibels come from one file."""
-SECTIONS = [
-    (readme.parent / name, text)
-    for readme in tables.READMES
-    for name, text in NUMBERS.findall(readme.read_text(encoding="utf-8"))
-]
+NUMBERS = re.compile(r"<!-- numbers: (\S+(?: \S+)*) -->\n(.*?)(?=\n## |\Z)", re.DOTALL)
+"""A section of a README whose decibels come from one file, or from several."""
 
 
-def test_decibels_are_those_of_the_file_that_a_section_names() -> None:
-    assert SECTIONS
-    for path, text in SECTIONS:
-        file = path.read_text(encoding="utf-8")
-        known = [float(number) for number in re.findall(r"[-+]?\d+\.\d+", file)]
-        told = re.findall(r"([-+]?\d+\.(\d+)) dB", text)
+def unknown_decibels(readme: Path) -> tuple[int, list[str]]:
+    """Return how many sections name files, and the decibels in them that no such file has."""
+    text = readme.read_text(encoding="utf-8")
+    sections = NUMBERS.findall(text)
+    assert len(sections) == text.count("<!-- numbers:"), f"{readme}: a comment is misspelt"
+    unknown = []
+    for names, section in sections:
+        files = [(readme.parent / name).read_text(encoding="utf-8") for name in names.split(" ")]
+        known = [float(n) for file in files for n in re.findall(r"[-+]?\d+\.\d+", file)]
+        told = re.findall(r"([-+]?\d+\.(\d+)) dB", section)
         assert told
         for number, digits in told:
             sign = "+" if number[0] in "+-" else ""
-            matches = [
-                value
-                for value in known
-                if f"{value if sign else abs(value):{sign}.{len(digits)}f}" == number
-            ]
-            assert matches, f"{path} has no {number} dB"
+            rounded = {f"{v if sign else abs(v):{sign}.{len(digits)}f}" for v in known}
+            if number not in rounded:
+                unknown.append(f"{names}: {number} dB")
+    return len(sections), unknown
+
+
+def test_decibels_are_those_of_the_files_that_a_section_names() -> None:
+    found = [unknown_decibels(readme) for readme in tables.READMES]
+    assert sum(sections for sections, _ in found) > 0
+    assert not [number for _, unknown in found for number in unknown]
+
+
+def test_decibels_may_come_from_several_files(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("| +0.123 |\n")
+    (tmp_path / "b.md").write_text("| 30.456 |\n")
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- numbers: a.md b.md -->\n+0.12 dB, 30.46 dB\n\n## Next\n1.00 dB\n")
+    assert unknown_decibels(readme) == (1, [])
+    readme.write_text("<!-- numbers: a.md b.md -->\n+0.12 dB, 30.47 dB\n")
+    assert unknown_decibels(readme) == (1, ["a.md b.md: 30.47 dB"])
+    readme.write_text("<!-- numbers:  a.md -->\n30.47 dB\n")
+    with pytest.raises(AssertionError, match="misspelt"):
+        unknown_decibels(readme)
 
 
 SPEED = {  # Rows of README's table -> those of speed.md.
@@ -112,10 +129,34 @@ def test_a_table_is_filled_in_and_a_lost_one_named(tmp_path: Path) -> None:
     readme.write_text("x\n<!-- table: two.md 2 -->\nold\n<!-- end -->\ny\n")
     wanted = "x\n<!-- table: two.md 2 -->\n| b |\n| - |\n<!-- end -->\ny\n"
     assert tables.filled(readme) == wanted
-    for lost in ("two.md 3", "three.md"):
+    for lost in ("two.md 3", "two.md 0", "three.md"):
         readme.write_text(f"<!-- table: {lost} -->\n<!-- end -->\n")
-        with pytest.raises(SystemExit, match="names a table that is not there"):
+        with pytest.raises(LsfdError, match="names a table that is not there"):
             tables.filled(readme)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- table: two.md -->\nold\n\ntext\n<!-- table: two.md 2 -->\nold\n<!-- end -->\n",
+        "<!-- table: two.md  2 -->\nold\n<!-- end -->\n",
+        "<!-- table: two.md 2 -->\nold\n<!-- end -->",
+        "<!-- table: two.md second -->\nold\n<!-- end -->\n",
+    ],
+)
+def test_a_misspelt_comment_is_named_and_nothing_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "two.md").write_text("| a |\n| - |\n\ntext\n\n| b |\n| - |\n")
+    good, bad = tmp_path / "good.md", tmp_path / "bad.md"
+    good.write_text("<!-- table: two.md -->\nold\n<!-- end -->\n")
+    bad.write_text(text)
+    monkeypatch.setattr(tables, "READMES", (good, bad))
+    monkeypatch.setattr(tables, "comparisons", list)
+    monkeypatch.setattr(sizes, "draw", lambda: None)
+    with pytest.raises(LsfdError, match=r"bad\.md: <!-- table: two\.md.* begins no table"):
+        tables.main()
+    assert "old" in good.read_text() and bad.read_text() == text
 
 
 @pytest.mark.parametrize("readme", tables.READMES, ids=lambda path: str(path.relative_to(ROOT)))
