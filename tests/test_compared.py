@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import keep_invented_comparison
@@ -56,6 +58,69 @@ def test_what_is_no_comparison_is_named(folder: Path, tmp_path: Path) -> None:
         draw_comparison(tmp_path / "records")
     (folder / "compare.json").write_text('{"seeds": [0], "methods": {"Plain": {}}}')
     with pytest.raises(LsfdError, match=r"compare\.json is damaged"):
+        draw_comparison(folder)
+
+
+GONE = object()
+"""Stands for a value that is taken out."""
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("scale",), GONE),
+        (("total_iter",), GONE),
+        (("total_iter",), "abc"),
+        (("seeds",), GONE),
+        (("seeds",), []),
+        (("seeds",), 2),
+        (("seeds",), ["0"]),
+        (("methods",), {}),
+        (("methods",), []),
+        (("methods", "LSFD"), None),
+        (("methods", "LSFD", "steps"), "200"),
+        (("methods", "LSFD", "seconds_per_step"), "0.3"),
+        (("methods", "LSFD", "seconds_per_step"), float("nan")),
+        (("methods", "LSFD", "peak_memory_bytes"), 10**400),
+        (("methods", "LSFD", "peak_memory_bytes"), GONE),
+        (("methods", "LSFD", "distillers"), ["LSFD"]),
+        (("methods", "LSFD", "distillers"), [{"end": 3}]),
+        (("methods", "LSFD", "distillers"), 3),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_a_damaged_summary_is_named(folder: Path, place: tuple[str, ...], value: Any) -> None:
+    file = folder / "compare.json"
+    about = json.loads(file.read_text())
+    *outer, last = place
+    part = about
+    for name in outer:
+        part = part[name]
+    if value is GONE:
+        del part[last]
+    else:
+        part[last] = value
+    file.write_text(json.dumps(about))
+    with pytest.raises(LsfdError, match=r"compare\.json is damaged; make it again"):
+        draw_comparison(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{", "[" * 100_000])
+def test_a_summary_that_is_none_is_named(folder: Path, text: str) -> None:
+    (folder / "compare.json").write_text(text)
+    with pytest.raises(LsfdError, match=r"compare\.json is damaged; make it again"):
+        draw_comparison(folder)
+
+
+@pytest.mark.parametrize("name", ["l_pix", "psnr", "ssim"])
+def test_a_number_too_large_for_a_float_is_named(folder: Path, name: str) -> None:
+    file = folder / "records" / "LSFD_seed1.jsonl"
+    lines = file.read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if name in line)
+    record = json.loads(lines[place])
+    record["losses" if name == "l_pix" else "scores"][name] = 10**400
+    file.write_text("\n".join([*lines[:place], json.dumps(record), *lines[place + 1 :]]) + "\n")
+    with pytest.raises(LsfdError, match=rf"LSFD_seed1\.jsonl is damaged: line {place + 1} is no"):
         draw_comparison(folder)
 
 

@@ -13,6 +13,7 @@ The last four are made of options, costs and records alone, and can be made agai
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -141,12 +142,46 @@ def read_comparison(folder: Path) -> tuple[dict[str, Any], list[MethodResult]]:
     file = folder / SUMMARY
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
-        methods = about["methods"].items()
-        return about, [_result(folder, name, its, about["seeds"]) for name, its in methods]
     except FileNotFoundError as error:
         raise LsfdError(f"{folder} holds no comparison: it has no {SUMMARY}") from error
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise LsfdError(f"{file} is damaged; make it again with lsfd compare") from error
+    except (RecursionError, ValueError):
+        about = None
+    if not _is_whole(about):
+        raise LsfdError(f"{file} is damaged; make it again with lsfd compare")
+    methods = about["methods"].items()
+    return about, [_result(folder, name, its, about["seeds"]) for name, its in methods]
+
+
+def _is_whole(about: Any) -> bool:
+    """Return whether a summary has all that tables and pictures are made of."""
+    if not isinstance(about, dict):
+        return False
+    seeds, methods = about.get("seeds"), about.get("methods")
+    return (
+        all(type(about.get(name)) is int for name in ("scale", "total_iter"))
+        and isinstance(seeds, list)
+        and bool(seeds)
+        and all(type(seed) is int for seed in seeds)
+        and isinstance(methods, dict)
+        and bool(methods)
+        and all(map(_is_whole_method, methods.values()))
+    )
+
+
+def _is_whole_method(its: Any) -> bool:
+    costs = ("seconds_per_step", "peak_memory_bytes", "steps")
+    if not isinstance(its, dict) or not {*costs, "distillers"} <= its.keys():
+        return False
+    distillers = its["distillers"] or []
+    return all(its[name] is None or _is_finite(its[name]) for name in costs) and (
+        isinstance(distillers, list)
+        and all(isinstance(each, dict) and "type" in each for each in distillers)
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    """Return whether a value is a number that a float can hold."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _about(run: PlannedRun) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,9 @@ def _is_whole(record: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) or value in _INFINITY
+    if isinstance(value, int):
+        return abs(value) <= sys.float_info.max  # JSON's integers may be too large for a float.
+    return isinstance(value, float) or value in _INFINITY
 
 
 def _with_infinity(record: Record) -> Record:
