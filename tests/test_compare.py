@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import write_options
+from matplotlib.figure import Figure
 from scipy import stats
 
 from lsfd.cli import main
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import read_image
 from lsfd.reporting.comparison import MethodResult, comparison_table, gain, save_gains
+from lsfd.reporting.effort import save_times
 from lsfd.reporting.significance import advantage, advantage_table
 from lsfd.training.compared import keep_comparison
 from lsfd.training.planned import plan_runs
@@ -210,6 +212,21 @@ def test_table_shows_spread_and_gain() -> None:
     assert "30.100 ± 0.141" in lines[2] and "1.00" in lines[2]
     assert "30.600 ± 0.141" in lines[3] and "+0.500 ± 0.000" in lines[3]
     assert "-0.100" in lines[4]
+    assert not any("seeds" in line for line in lines[:4])
+
+
+def test_a_cell_of_fewer_seeds_says_so() -> None:
+    scores = {"Set5": {0: 30.0, 1: 31.0}, "Set14": {0: 27.0, 1: 28.0}}
+    ssim = {name: dict.fromkeys(by_seed, 0.85) for name, by_seed in scores.items()}
+    one = {**scores, "Set14": {1: 28.5}}
+    plain = MethodResult("Plain", scores, ssim=ssim)
+    lines = comparison_table([plain, MethodResult("One", one, ssim=ssim)], "Plain").splitlines()
+    cells = [cell.strip() for cell in lines[3].split("|")]
+    assert cells[2] == "30.500 ± 0.707 / 0.8500"
+    assert cells[4:6] == ["28.500 / 0.8500 (1 of 2 seeds)", "+0.500 (1 of 2 seeds)"]
+    # Nobody has a score of the third seed, which was trained all the same.
+    trained = MethodResult("Trained", {}, losses={0: {}, 1: {}, 2: {}})
+    assert "(2 of 3 seeds)" in comparison_table([plain, trained], "Plain").splitlines()[2]
 
 
 def with_images(name: str, gain_of_seed: float, gain_of_image: float) -> MethodResult:
@@ -282,6 +299,30 @@ def test_the_table_of_advantages_has_a_column_for_each_set() -> None:
         assert len(rows) == 1 and rows[0].startswith(f"| {other} ") and mean in rows[0]
     assert advantage_table(scores, "Absent") is None
     assert advantage_table({"Plain": {}, "Output": {}}, "Plain") is None
+
+
+def test_who_lacks_a_set_is_not_ranked_by_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set14 is the harder one: without it a mean over the sets would be higher."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    compared = [
+        MethodResult("Plain", {"Set5": {0: 30.0}, "Set14": {0: 27.0}}, 0.1, None, steps=100),
+        MethodResult("Both", {"Set5": {0: 30.2}, "Set14": {0: 27.2}}, 0.2, None, steps=100),
+        MethodResult("Half", {"Set5": {0: 30.3}}, 0.3, None, steps=100),
+        MethodResult("More", {"Set5": {0: 30.1}, "Set14": {0: 27}, "B": {0: 9}}, 0.4, steps=100),
+    ]
+    save_gains(compared, "Plain", tmp_path / "gains.png", "title")
+    save_times(compared, "Plain", tmp_path / "time.png", "title")
+    gains, times = figures
+    names = [label.get_text() for label in gains.axes[0].get_yticklabels()]
+    assert names == ["Half", "More", "Both"], "the best on top"
+    (axes,) = times.axes
+    assert {text.get_text() for text in axes.texts} == {"Plain", "Both", "More"}
+    assert sorted(axes.lines[0].get_ydata()) == pytest.approx([28.5, 28.55, 28.7])
+    assert axes.get_ylabel().endswith("mean of Set5, Set14")
+    save_times([MethodResult("Plain", {}, 0.1, steps=100)], "Plain", tmp_path / "x.png", "title")
 
 
 def test_picture_is_drawn(tmp_path: Path) -> None:

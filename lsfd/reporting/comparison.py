@@ -93,20 +93,23 @@ def gain(method: Mapping[int, float], baseline: Mapping[int, float]) -> Gain | N
 def comparison_table(results: Sequence[MethodResult], baseline: str) -> str:
     """Return a Markdown table: PSNR ± standard deviation / SSIM, gain with its interval, costs.
 
+    What rests on fewer seeds than the comparison has says so; a seed may have no finite score.
+
     Args:
         results: one row each.
         baseline: name of the method that gains are measured against.
     """
     reference = {result.name: result for result in results}.get(baseline)
     names = _sets(results)
+    seeds = _seeds(results)
     header = ["method", *(text for name in names for text in (name, f"gain ({name})"))]
     header += ["s/step", "minutes", "memory (GiB)"]
     rows: list[list[Cell]] = []
     for result in results:
         row: list[Cell] = [result.name]
         for name in names:
-            row.append(_scores_text(result, name))
-            row.append(None if reference is None else _gain_text(result, reference, name))
+            row.append(_scores_text(result, name, seeds))
+            row.append(None if reference is None else _gain_text(result, reference, name, seeds))
         whole = result.training_seconds
         row += [result.seconds, None if whole is None else whole / 60]
         row.append(None if result.memory is None else result.memory / 2**30)
@@ -120,7 +123,13 @@ def _sets(results: Sequence[MethodResult]) -> list[str]:
     return list(dict.fromkeys(name for result in results for name in result.scores))
 
 
-def _scores_text(result: MethodResult, name: str) -> str | None:
+def _seeds(results: Sequence[MethodResult]) -> int:
+    """Return how many seeds the comparison has; all of them have losses, not all have scores."""
+    by_seed = [each for result in results for each in (*result.scores.values(), result.losses)]
+    return len({seed for each in by_seed for seed in each})
+
+
+def _scores_text(result: MethodResult, name: str, seeds: int) -> str | None:
     values = list(result.scores.get(name, {}).values())
     if not values:
         return None
@@ -128,14 +137,19 @@ def _scores_text(result: MethodResult, name: str) -> str | None:
     if len(values) > 1:
         text += f" ± {np.std(values, ddof=1):.3f}"
     ssim = list(result.ssim.get(name, {}).values())
-    return f"{text} / {np.mean(ssim):.4f}" if ssim else text
+    return (f"{text} / {np.mean(ssim):.4f}" if ssim else text) + _lost(len(values), seeds)
 
 
-def _gain_text(result: MethodResult, reference: MethodResult, name: str) -> str | None:
+def _gain_text(result: MethodResult, reference: MethodResult, name: str, seeds: int) -> str | None:
     if result is reference:
         return None
     found = gain(result.scores.get(name, {}), reference.scores.get(name, {}))
-    return None if found is None else str(found)
+    return None if found is None else f"{found}{_lost(len(found.by_seed), seeds)}"
+
+
+def _lost(there: int, seeds: int) -> str:
+    """Return what a cell says of its seeds: nothing where all are there."""
+    return "" if there == seeds else f" ({there} of {seeds} seeds)"
 
 
 def save_gains(
@@ -144,7 +158,7 @@ def save_gains(
     """Save a picture of every method's gain over the baseline, a panel for each set.
 
     A dot is one seed, a bar the 95 % interval of the mean; methods are sorted by their mean gain
-    over all sets. Strong colour: the interval excludes zero.
+    over all sets, and those that lack a set come last. Strong colour: the interval excludes zero.
 
     Raises:
         LsfdError: the file cannot be written.
@@ -158,9 +172,13 @@ def save_gains(
         }
         for result in others
     }
-    order = sorted(
-        gains, key=lambda name: np.mean([g.mean for g in gains[name].values() if g] or [0])
-    )
+
+    def rank(method: str) -> tuple[bool, float]:
+        means = [found.mean for found in gains[method].values() if found]
+        # Without its hardest set a method would have too good a mean.
+        return len(means) == len(sets), float(np.mean(means or [0]))
+
+    order = sorted(gains, key=rank)
     with saved_figure(path, 1.4 + 0.3 * max(len(order), 1), title) as figure:
         panels = figure.subplots(1, max(len(sets), 1), sharey=True, squeeze=False)[0]
         for axes, name in zip(panels, sets, strict=False):

@@ -14,21 +14,24 @@ from lsfd.reporting.series import Points, moving_mean, smoothing_window
 from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
 
 
-def save_times(results: Sequence[MethodResult], path: str | os.PathLike[str], title: str) -> None:
+def save_times(
+    results: Sequence[MethodResult], baseline: str, path: str | os.PathLike[str], title: str
+) -> None:
     """Save a picture of each method's score, the mean over the sets, against its training's time.
 
     Times are steps times the cost of a step. What learns without a teacher, for as many lengths as
-    there are, is one line: above it a method is worth its time.
+    there are, is one line: above it a method is worth its time. The sets are those that the
+    baseline has scores of; a method that lacks one, perhaps the hardest, is left out.
 
     Raises:
         LsfdError: the file cannot be written.
     """
+    sets = list({result.name: result for result in results}[baseline].scores)
     points = [
-        (result, seconds / 60, _mean_over_sets(result))
+        (result, seconds / 60, _mean_over(sets, result))
         for result in results
-        if (seconds := result.training_seconds) and result.scores
+        if (seconds := result.training_seconds) and sets and result.scores.keys() >= set(sets)
     ]
-    sets = list(dict.fromkeys(name for result, *_ in points for name in result.scores))
     with saved_figure(path, _height(len(points)), title) as figure:
         axes = figure.subplots()
         axes.set_xlabel("minutes of training")
@@ -106,5 +109,5 @@ def _height(names: int) -> float:
     return max(4.2, 1 + 0.17 * names)
 
 
-def _mean_over_sets(result: MethodResult) -> float:
-    return float(np.mean([np.mean(list(by_seed.values())) for by_seed in result.scores.values()]))
+def _mean_over(sets: Sequence[str], result: MethodResult) -> float:
+    return float(np.mean([np.mean(list(result.scores[name].values())) for name in sets]))

@@ -128,7 +128,7 @@ def draw_comparison(folder: Path) -> str:
     write_text(folder / "compare.md", table)
     title = f"PSNR-Y, x{about['scale']}, {about['total_iter']:,} iterations"
     save_gains(results, baseline, folder / "compare.png", title)
-    save_times(results, folder / "time.png", f"PSNR-Y, x{about['scale']}")
+    save_times(results, baseline, folder / "time.png", f"PSNR-Y, x{about['scale']}")
     save_progress(results, baseline, folder / "progress.png")
     return table
 
