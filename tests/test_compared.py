@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import read_image
+from lsfd.reporting import effort
 from lsfd.reporting.comparison import MethodResult
 from lsfd.reporting.effort import relative_loss
 from lsfd.reporting.labels import apart
+from lsfd.reporting.series import settled_range
 from lsfd.training.compared import draw_comparison, read_comparison
 
 
@@ -132,6 +135,29 @@ def test_a_loss_is_compared_with_that_of_the_same_seed(folder: Path) -> None:
     assert relative_loss(MethodResult("Stages", {}), plain) == {}
     black = MethodResult("Black", {}, losses={0: {100: 0.0, 200: 0.1}})
     assert relative_loss(black, black) == {200: 100}, "zero has no percentage"
+
+
+class Counted(dict[int, float]):
+    """A curve that counts how often somebody goes through its iterations."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_a_curve_is_gone_through_a_few_times_however_long_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each of its points took seconds for a long run."""
+    curve = Counted({i: float(i) for i in range(1, 1001)})
+    assert settled_range([curve, {}]) == (200, 1000)
+    assert curve.times == 1
+    monkeypatch.setattr(effort, "relative_loss", lambda *_: curve)
+    compared = [MethodResult("Plain", {}), MethodResult("LSFD", {})]
+    effort.save_progress(compared, "Plain", tmp_path / "progress.png")
+    assert curve.times < 10
 
 
 @given(st.lists(st.floats(0, 1), max_size=20))

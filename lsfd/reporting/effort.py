@@ -98,7 +98,8 @@ def relative_loss(method: MethodResult, baseline: MethodResult) -> Points:
 
 def _range_of_second_halves(curves: Collection[Points]) -> tuple[float, float]:
     """Return limits in which they can be told apart; where they come from may lie outside."""
-    shown = [y for points in curves for x, y in points.items() if x >= max(points) / 2]
+    lasts = [(points, max(points, default=0)) for points in curves]
+    shown = [y for points, last in lasts for x, y in points.items() if x >= last / 2]
     low, high = min([100, *shown]), max([100, *shown])
     margin = max(0.1 * (high - low), 0.1)
     return low - margin, high + margin

@@ -54,7 +54,8 @@ def settled_range(curves: Iterable[Points]) -> tuple[float, float]:
 
     There runs differ by hundredths; the steep start would squeeze that.
     """
-    values = [v for points in curves for i, v in points.items() if i >= max(points) / 5]
+    lasts = [(points, max(points, default=0)) for points in curves]
+    values = [v for points, last in lasts for i, v in points.items() if i >= last / 5]
     return min(values), max(values)
 
 
