@@ -2,15 +2,16 @@
 
     OMP_NUM_THREADS=1 python scripts/hours.py options/paper/*.yml [--batch 2] [--json FILE]
 
-Every run of a file (of its section ``compare``, if it has one) is built, and its last step, after
-all stages, is taken a few times on random images, in a process of its own. Measured hours are the
-seconds of a step x the steps: of training alone, without validation and without waiting for images.
-With ``--batch`` fewer patches go through, and time is scaled in proportion; memory is not.
+Every run of a file (of its section ``compare``, if it has one) is built, and steps of each of its
+parts (the methods' stages, and what lies between the first and last steps of its methods) are taken
+on random images, in a process of its own. Measured hours are the seconds of a step, the mean over
+the run, x the steps: of training alone, without validation and without waiting for images. With
+``--batch`` fewer patches go through, and time is scaled in proportion; memory is not.
 
 Derived hours rest on no clock: the arithmetic of a step (convolutions and matrix products, forward
-and backward, counted as a step of two patches runs) x the steps / a sustained rate that is assumed
-(``--tflops``). Neither needs weights or images: an absent teacher is replaced by one with random
-weights, and LSFD_DATA may be unset.
+and backward, counted as a step of two patches runs, the mean over the run as well) x the steps / a
+sustained rate that is assumed (``--tflops``). Neither needs weights or images: an absent teacher is
+replaced by one with random weights, and LSFD_DATA may be unset.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from lsfd.networks.build import build_network
 from lsfd.reporting.tables import Cell, markdown_table
 from lsfd.training.model import LSFDModel
 from lsfd.training.planned import plan_runs
-from lsfd.training.timing import step_cost
+from lsfd.training.timing import parts, random_images, step_cost
 
 TFLOPS = 46.8
 """Assumed sustained rate: 30 % of the 156 Tflop/s that an A100 has at most with TF32, which PyTorch
@@ -161,26 +162,19 @@ def row_of(job: Job, given: argparse.Namespace, folder: Path) -> Row:
 
 
 def operations_of_patch(job: Job, folder: Path) -> float:
-    """Return the operations of a step for one patch, counted on the CPU."""
+    """Return the operations of a step for one patch, counted on the CPU: the run's mean."""
     loaded = without_files(job, COUNTED_BATCH, folder)
     data = {**loaded.raw, "num_gpu": 0}
     data["train"] = {**data["train"], "compile": False, "precision": "auto"}
     loaded = options_from_dict(data, loaded.source)
     model = LSFDModel(loaded)
-    with FlopCounterMode(display=False) as counter:
-        model.feed_data(random_images(loaded, COUNTED_BATCH))
-        model.optimize_parameters(loaded.options.train.total_iter)
-    return counter.get_total_flops() / COUNTED_BATCH
-
-
-def random_images(loaded: LoadedOptions, batch: int) -> dict[str, torch.Tensor]:
-    """Return uint8 ``lq`` B x 3 x h x w and ``gt`` B x 3 x sh x sw, as a loader gives them."""
-    gt = loaded.options.datasets.train.gt_size
-    sizes = {"lq": gt // loaded.options.scale, "gt": gt}
-    return {
-        name: torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
-        for name, size in sizes.items()
-    }
+    total = 0
+    for part in parts(loaded.options, model.phases):  # A teacher may be there in some of them only.
+        with FlopCounterMode(display=False) as counter:
+            model.feed_data(random_images(loaded.options, COUNTED_BATCH))
+            model.optimize_parameters(part[-1])
+        total += len(part) * counter.get_total_flops()
+    return total / loaded.options.train.total_iter / COUNTED_BATCH
 
 
 def without_files(job: Job, batch: int, folder: Path) -> LoadedOptions:

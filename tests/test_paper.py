@@ -30,7 +30,7 @@ FILES = sorted(FOLDER.glob("*.yml"))
 MILLIONS = {2: (5.02, 15.44), 3: (5.21, 15.63), 4: (5.17, 15.59)}
 """Parameters of student and teacher by scale; those of x4 are also in FAKD's Table 3."""
 
-COMPARED = {
+COMPARED: dict[str, Any] = {
     "seeds": [0, 1],
     "methods": {name: {"distillers": [{"type": name}]} for name in ("Plain", "Output")},
 }
@@ -192,6 +192,16 @@ class TestHours:
         assert plain["derived_hours"] == pytest.approx(12 * plain["tflop"] / 2 / 3600)
         assert plain["hours"] is None and plain["runs"] == 2
         assert "| tiny, all" in record["printed"]
+
+    def test_each_part_of_a_run_counts_as_long_as_it_lasts(
+        self, measure: Callable[..., dict[str, Any]]
+    ) -> None:
+        """The teacher is there in the first quarter only, before the last step."""
+        start = {"distillers": [{"type": "Output", "end": 3}]}
+        compared = {**COMPARED, "methods": {**COMPARED["methods"], "Start": start}}
+        record = measure("--no_clock", compare=compared)
+        plain, output, found = (record[name]["tflop"] for name in ("Plain", "Output", "Start"))
+        assert found == pytest.approx((3 * output + 9 * plain) / 12)
 
     def test_an_absent_teacher_costs_what_a_trained_one_does(
         self, measure: Callable[..., dict[str, Any]]

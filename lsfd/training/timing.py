@@ -74,13 +74,8 @@ def measure(option_file: Path) -> StepCost:
     loaded = load_options(option_file, ["path.teacher_cache=null"])
     seed_everything(loaded.options.manual_seed)
     model = LSFDModel(loaded, Processes())
-    train = loaded.options.datasets.train
-    size = train.gt_size // loaded.options.scale
-    batch = train.batch_size_per_gpu * loaded.options.train.accumulate
-    shapes = {"lq": (batch, 3, size, size), "gt": (batch, 3, train.gt_size, train.gt_size)}
-    images = {
-        name: torch.randint(0, 256, shape, dtype=torch.uint8) for name, shape in shapes.items()
-    }
+    batch = loaded.options.datasets.train.batch_size_per_gpu * loaded.options.train.accumulate
+    images = random_images(loaded.options, batch)
     total = 0.0
     for part in parts(loaded.options, model.phases):
         seconds = []
@@ -93,6 +88,16 @@ def measure(option_file: Path) -> StepCost:
             seconds.append(time.perf_counter() - start)
         total += len(part) * median(seconds[WARM_UP:])
     return StepCost(total / loaded.options.train.total_iter, _peak_memory(model.device))
+
+
+def random_images(options: Options, batch: int) -> dict[str, torch.Tensor]:
+    """Return uint8 ``lq`` B x 3 x h x w and ``gt`` B x 3 x sh x sw, as a loader gives them."""
+    gt = options.datasets.train.gt_size
+    sizes = {"lq": gt // options.scale, "gt": gt}
+    return {
+        name: torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+        for name, size in sizes.items()
+    }
 
 
 def parts(options: Options, phases: Sequence[Phase]) -> list[range]:
