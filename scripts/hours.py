@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,7 +41,7 @@ from lsfd.networks.build import build_network
 from lsfd.reporting.tables import Cell, markdown_table
 from lsfd.training.model import LSFDModel
 from lsfd.training.planned import plan_runs
-from lsfd.training.timing import parts, random_images, step_cost
+from lsfd.training.timing import parts, random_images, step_cost, students_in_row
 
 TFLOPS = 46.8
 """Assumed sustained rate: 30 % of the 156 Tflop/s that an A100 has at most with TF32, which PyTorch
@@ -71,7 +72,7 @@ class Row:
         table: as in :class:`Job`, like the next two.
         method: see there.
         runs: see there.
-        steps: of each run.
+        steps: of each run, over all students of ``train.generations``.
         batch: patches of a step.
         tflop: arithmetic of a step, in 10^12 operations; a multiply-add is two.
         derived_hours: of one run at the assumed rate.
@@ -139,11 +140,12 @@ def jobs_of(file: Path, overrides: Sequence[str]) -> list[Job]:
 def row_of(job: Job, given: argparse.Namespace, folder: Path) -> Row:
     """Count a step's arithmetic, and time it if that is asked for."""
     train = job.loaded.options.train
+    steps = train.generations * train.total_iter
     batch = job.loaded.options.datasets.train.batch_size_per_gpu * train.accumulate
     tflop = batch * operations_of_patch(job, folder) / 1e12
     row = Row(
-        job.table, job.method, job.runs, train.total_iter, batch, tflop,
-        derived_hours=train.total_iter * tflop / given.tflops / 3600,
+        job.table, job.method, job.runs, steps, batch, tflop,
+        derived_hours=steps * tflop / given.tflops / 3600,
     )  # fmt: skip
     if given.no_clock:
         return row
@@ -157,7 +159,7 @@ def row_of(job: Job, given: argparse.Namespace, folder: Path) -> Row:
         measured_batch=patches,
         seconds=seconds,
         memory=cost.memory,
-        hours=train.total_iter * seconds / 3600,
+        hours=steps * seconds / 3600,
     )
 
 
@@ -166,7 +168,12 @@ def operations_of_patch(job: Job, folder: Path) -> float:
     loaded = without_files(job, COUNTED_BATCH, folder)
     data = {**loaded.raw, "num_gpu": 0}
     data["train"] = {**data["train"], "compile": False, "precision": "auto"}
-    loaded = options_from_dict(data, loaded.source)
+    students = students_in_row(options_from_dict(data, loaded.source), folder)
+    return fmean(map(operations_of_student, students)) / COUNTED_BATCH
+
+
+def operations_of_student(loaded: LoadedOptions) -> float:
+    """Return the operations of a step: the mean over the training of one student."""
     model = LSFDModel(loaded)
     total = 0
     for part in parts(loaded.options, model.phases):  # A teacher may be there in some of them only.
@@ -174,7 +181,7 @@ def operations_of_patch(job: Job, folder: Path) -> float:
             model.feed_data(random_images(loaded.options, COUNTED_BATCH))
             model.optimize_parameters(part[-1])
         total += len(part) * counter.get_total_flops()
-    return total / loaded.options.train.total_iter / COUNTED_BATCH
+    return total / loaded.options.train.total_iter
 
 
 def without_files(job: Job, batch: int, folder: Path) -> LoadedOptions:

@@ -25,9 +25,11 @@ from lsfd.imaging.files import read_image
 from lsfd.reporting.comparison import MethodResult, comparison_table, gain, save_gains
 from lsfd.reporting.effort import save_times
 from lsfd.reporting.significance import advantage, advantage_table
+from lsfd.training import compared
 from lsfd.training.compared import keep_comparison
 from lsfd.training.planned import plan_runs
 from lsfd.training.records import read_records
+from lsfd.training.timing import StepCost
 
 Options = Callable[..., dict[str, Any]]
 
@@ -182,6 +184,20 @@ def test_a_failed_run_is_named_and_the_others_go_on(option_file: Path, tmp_path:
     assert (tmp_path / "experiments" / "side" / "Plain_seed0" / "Plain_seed0.safetensors").exists()
 
 
+def test_students_in_a_row_take_their_time_together(
+    option_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compared, "step_cost", lambda _: StepCost(0.5, 2**30))
+    runs = plan_runs(option_file, ["train.generations=3"], ["Plain"], [0])
+    scores = {"psnr": 30.0}
+    last = {"kind": "val", "iteration": 12, "set": "Set5", "scores": scores}
+    runs[0].folder.root.mkdir(parents=True)
+    runs[0].folder.records.write_text(json.dumps(last) + "\n")
+    compared.keep_comparison(tmp_path / "out", runs)
+    _, (plain,) = compared.read_comparison(tmp_path / "out")
+    assert (plain.seconds, plain.training_seconds) == (0.5, 3 * 12 * 0.5)
+
+
 def test_gain_is_paired_and_its_interval_is_students() -> None:
     found = gain({0: 30.1, 1: 30.3, 2: 30.2}, {0: 30.0, 1: 30.1, 2: 30.1, 7: 99.0})
     assert found is not None and found.half_width is not None
@@ -307,14 +323,14 @@ def test_who_lacks_a_set_is_not_ranked_by_the_others(
     """Set14 is the harder one: without it a mean over the sets would be higher."""
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
-    compared = [
+    methods = [
         MethodResult("Plain", {"Set5": {0: 30.0}, "Set14": {0: 27.0}}, 0.1, None, steps=100),
         MethodResult("Both", {"Set5": {0: 30.2}, "Set14": {0: 27.2}}, 0.2, None, steps=100),
         MethodResult("Half", {"Set5": {0: 30.3}}, 0.3, None, steps=100),
         MethodResult("More", {"Set5": {0: 30.1}, "Set14": {0: 27}, "B": {0: 9}}, 0.4, steps=100),
     ]
-    save_gains(compared, "Plain", tmp_path / "gains.png", "title")
-    save_times(compared, "Plain", tmp_path / "time.png", "title")
+    save_gains(methods, "Plain", tmp_path / "gains.png", "title")
+    save_times(methods, "Plain", tmp_path / "time.png", "title")
     gains, times = figures
     names = [label.get_text() for label in gains.axes[0].get_yticklabels()]
     assert names == ["Half", "More", "Both"], "the best on top"

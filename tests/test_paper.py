@@ -203,6 +203,18 @@ class TestHours:
         plain, output, found = (record[name]["tflop"] for name in ("Plain", "Output", "Start"))
         assert found == pytest.approx((3 * output + 9 * plain) / 12)
 
+    def test_students_in_a_row_are_all_counted(
+        self, measure: Callable[..., dict[str, Any]], run_options: Callable[..., dict[str, Any]]
+    ) -> None:
+        distillers = [{"type": "Output"}]
+        (once,) = measure("--no_clock", distillers=distillers)["rows"]
+        student = run_options()["network_g"]
+        alike = {"distillers": distillers, "network_t": student}
+        (later,) = measure("--no_clock", **alike, path={"pretrain_network_t": "absent.pt"})["rows"]
+        (row,) = measure("--no_clock", distillers=distillers, train={"generations": 3})["rows"]
+        assert row["steps"] == 36 and later["tflop"] < once["tflop"]
+        assert row["tflop"] == pytest.approx((once["tflop"] + 2 * later["tflop"]) / 3)
+
     def test_an_absent_teacher_costs_what_a_trained_one_does(
         self, measure: Callable[..., dict[str, Any]]
     ) -> None:

@@ -74,3 +74,21 @@ def test_each_part_counts_as_long_as_it_lasts(
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock)
     file = write_options(tmp_path / "o.yml", run_options(distillers=[{"type": "LSFD", "end": 3}]))
     assert timing.measure(file).seconds == 3 / 12
+
+
+def test_students_in_a_row_are_all_measured(
+    run_options: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes 12 seconds with the fixed teacher, 4 with a student as one."""
+    clock = 0
+
+    def step(self: LSFDModel, current_iter: int) -> None:
+        nonlocal clock
+        (teacher,) = self.options.network_t
+        clock += 4 if teacher == self.options.network_g else 12
+
+    monkeypatch.setattr(LSFDModel, "optimize_parameters", step)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock)
+    options = run_options(distillers=[{"type": "Output"}], train={"generations": 3})
+    file = write_options(tmp_path / "o.yml", options)
+    assert timing.measure(file).seconds == pytest.approx((12 + 4 + 4) / 3)

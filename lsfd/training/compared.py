@@ -185,9 +185,9 @@ def _is_finite(value: Any) -> bool:
 
 
 def _about(run: PlannedRun) -> dict[str, Any]:
-    cost = _cost_of(run)
+    cost, train = _cost_of(run), run.loaded.options.train
     return {
-        "steps": run.loaded.options.train.total_iter,
+        "steps": train.generations * train.total_iter,  # Each student of a row takes as many.
         "seconds_per_step": cost.seconds,
         "peak_memory_bytes": cost.memory,
         "distillers": run.loaded.raw.get("distillers"),

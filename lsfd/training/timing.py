@@ -3,7 +3,7 @@
 ``python -m lsfd.training.timing FILE.yml`` prints the cost of the file's steps as JSON. Runs of a
 comparison share processor and teacher results, so that their own clocks say little. Where methods
 have stages, or take part for a while only, each part of the run is measured, and counts as long as
-it lasts.
+it lasts; so does each student of ``train.generations``.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, starmap
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import torch
 
 from lsfd.atomic import scratch_folder
-from lsfd.config.load import load_options
+from lsfd.config.load import LoadedOptions, load_options, options_from_dict
 from lsfd.config.options import Options
 from lsfd.data.workers import end_with_input
 from lsfd.errors import LsfdError
+from lsfd.networks.build import build_network
 from lsfd.training.distributed import Processes
 from lsfd.training.model import LSFDModel
 from lsfd.training.phases import Phase
@@ -40,7 +41,7 @@ class StepCost:
     """The cost of a run's steps.
 
     Attributes:
-        seconds: of one, the mean over the run's parts of the median over a few steps.
+        seconds: of one, the mean over the run's students and parts of the median over a few steps.
         memory: most bytes that the process held, libraries included; on a GPU those of its memory.
     """
 
@@ -72,6 +73,30 @@ def step_cost(option_file: Path) -> StepCost:
 def measure(option_file: Path) -> StepCost:
     """Take some steps on random images in this process and return their cost."""
     loaded = load_options(option_file, ["path.teacher_cache=null"])
+    with scratch_folder() as folder:
+        costs = [_measured(each) for each in students_in_row(loaded, folder)]
+    return StepCost(fmean(cost.seconds for cost in costs), max(cost.memory for cost in costs))
+
+
+def students_in_row(loaded: LoadedOptions, folder: Path) -> list[LoadedOptions]:
+    """Return the options of each student of a run, for steps of which only the cost matters.
+
+    Args:
+        loaded: of the run; without ``train.generations``, which is their number, these alone.
+        folder: for a teacher with random weights, in the place of the student before.
+    """
+    count = loaded.options.train.generations
+    if count == 1:
+        return [loaded]
+    network, file = loaded.raw["network_g"], folder / "student.pth"
+    torch.save(build_network(network).state_dict(), file)
+    own = {"pretrain_network_t": str(file), "teacher_cache": None}
+    paths = {**(loaded.raw.get("path") or {}), **own}
+    later = options_from_dict({**loaded.raw, "network_t": network, "path": paths}, loaded.source)
+    return [loaded, *[later] * (count - 1)]
+
+
+def _measured(loaded: LoadedOptions) -> StepCost:
     seed_everything(loaded.options.manual_seed)
     model = LSFDModel(loaded, Processes())
     batch = loaded.options.datasets.train.batch_size_per_gpu * loaded.options.train.accumulate
