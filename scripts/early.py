@@ -5,7 +5,7 @@
 edsr-xs-x4's training begins with LSFD and goes on without a teacher; in another one of as many
 steps, with the same seed and patches, LSFD came last. No run is needed: both records are kept.
 scripts/students.py makes the first; the other is the same option file with
-``distillers=[{type: LSFD, start: 34001, weights: {feature: 0.03, output: 1.0}}]``.
+``distillers=[{type: LSFD, kernel: 1, start: 34001, weights: {feature: 0.03, output: 1.0}}]``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from matplotlib.ticker import StrMethodFormatter
 
 from lsfd.cli import exit_status
+from lsfd.errors import LsfdError
 from lsfd.reporting.series import Points, scores_of
 from lsfd.reporting.style import PALETTE, saved_figure
 from lsfd.training.records import read_records
@@ -46,11 +47,21 @@ def main() -> None:
 
 
 def curves() -> dict[str, Points]:
-    """Return each run's score by step."""
-    return {
-        name: scores_of(read_records(file, complete=True), "psnr")[SET]
-        for name, file in RUNS.items()
-    }
+    """Return each run's score by step.
+
+    Raises:
+        LsfdError: a record is missing, damaged, or without scores on the set.
+    """
+    found = {}
+    for name, file in RUNS.items():
+        scores = scores_of(read_records(file, complete=True), "psnr")
+        if SET not in scores:
+            raise LsfdError(
+                f"{file} is missing, or has no scores on {SET}; it comes with the repository: take "
+                "it from there again"
+            )
+        found[name] = scores[SET]
+    return found
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def main() -> None:
         parser.error("--runs must be 1 or more")
 
     record = given.output / "landscape.json"
-    measured = json.loads(record.read_text()) if record.exists() else {}
+    measured = read_record(record)
     if not given.draw:
         students = students_by_scale()
         for scale in given.scales or sorted(students):
@@ -106,6 +106,34 @@ def main() -> None:
         write_text(given.output / f"table_{name}.md", text)
         draw(name, entry, given.output / f"landscape_{name}.png")
         print(text)
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Return what was measured, by scale; nothing where there is no record.
+
+    Raises:
+        LsfdError: it is not whole.
+    """
+    if not file.exists():
+        return {}
+    try:
+        measured: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        for name, entry in measured.items():  # What page and picture are made of is there.
+            page(name, entry)
+            note_on(rows_of(entry)[0])
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise LsfdError(
+            f"{file} is damaged, or of an older scripts/landscape.py; remove it, and measure anew "
+            "without --draw"
+        ) from error
+    return measured
 
 
 def students_by_scale() -> dict[int, list[Path]]:
@@ -239,6 +267,11 @@ The others, which we cannot build, have none. {entry["date"]}, commit {entry["co
 {sources}"""
 
 
+def note_on(low: Row) -> str:
+    """Return what a picture says of bicubic."""
+    return f"below: bicubic, {low.psnr:.2f} dB, {low.seconds:.2f} s/megapixel"
+
+
 def draw(name: str, entry: Mapping[str, Any], path: Path) -> None:
     """Draw PSNR on the first set over seconds and over parameters.
 
@@ -246,7 +279,7 @@ def draw(name: str, entry: Mapping[str, Any], path: Path) -> None:
     """
     low, *rows = rows_of(entry)
     cited = list(dict.fromkeys(row.training_data for row in rows if row.source))
-    note = f"below: bicubic, {low.psnr:.2f} dB, {low.seconds:.2f} s/megapixel"
+    note = note_on(low)
     with saved_figure(path, 4.6, f"PSNR on {SETS[0]}, {name}") as figure:
         time, size = figure.subplots(1, 2, sharey=True)
         timed = [(row, row.seconds) for row in rows if row.seconds is not None]

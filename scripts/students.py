@@ -24,7 +24,7 @@ from lsfd.cli import exit_status
 from lsfd.compression.budget import parse_budget
 from lsfd.config.changes import FREE
 from lsfd.config.load import load_options
-from lsfd.errors import nearest
+from lsfd.errors import LsfdError, nearest
 from lsfd.evaluation.benchmark import bicubic, load_upscaler
 from lsfd.evaluation.cost import Upscale
 from lsfd.evaluation.scores import ImageScores
@@ -99,14 +99,24 @@ def trained(name: str, overrides: list[str]) -> RunFolder:
 
 
 def draw_pictures(scale: int) -> None:
-    """Draw one image of each set as bicubic and all students of a scale enlarge it."""
+    """Draw one image of each set as bicubic and all students of a scale enlarge it.
+
+    Raises:
+        LsfdError: a set, or that image of it, is not there.
+    """
     files = ready_students()
     names = [student.name for student in read_ready() if student.card.scale == scale]
     upscales: dict[str, Upscale] = {"bicubic": bicubic(scale)}
     upscales |= {name: load_upscaler(files[name], scale) for name in names}
     for name_of_set, image in PICTURES.items():
         pairs = find_set(name_of_set, None, scale)
-        lq, hr = next((lq, hr) for name, lq, hr in pairs if name == image)
+        pair = next(((lq, hr) for name, lq, hr in pairs if name == image), None)
+        if pair is None:
+            raise LsfdError(
+                f"{name_of_set} below LSFD_DATA has no image '{image}', of which a picture is to "
+                f"be drawn; complete the set with lsfd prepare --download {name_of_set}"
+            )
+        lq, hr = pair
         results = []
         for label, upscale in upscales.items():
             sr = upscale(lq)

@@ -175,6 +175,28 @@ def test_pictures_and_tables_are_made_of_the_record_alone(
     assert all(f"* {name}: " in text for name in NAMES)
 
 
+@pytest.mark.parametrize("damage", ["half", "older", "untimed", "rowless", "list"])
+def test_a_damaged_record_is_named(
+    landscape: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    scores = {name: {"psnr_y": 31.0, "ssim_y": 0.9} for name in landscape.SETS}
+    row = asdict(landscape.Row("bicubic", "", 0, 0, scores, seconds=0.1))
+    entry = {"runs": 1, "precision": "fp32", "date": "today", **provenance.stamp(), "rows": [row]}
+    if damage == "older":
+        row["megapixels"] = row.pop("seconds")
+    elif damage == "untimed":
+        row["seconds"] = None
+    elif damage == "rowless":
+        entry["rows"] = []
+    text = json.dumps([entry] if damage == "list" else {"x4": entry})
+    file = tmp_path / "landscape.json"
+    file.write_text(text[: len(text) // 2] if damage == "half" else text)
+    monkeypatch.setattr(sys, "argv", ["landscape.py", "--draw", "-o", str(tmp_path)])
+    with pytest.raises(LsfdError, match=r"landscape\.json is damaged, or of an older"):
+        landscape.main()
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_what_is_missing_is_named(run: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(LsfdError, match=r"there is no .*landscape\.json; leave out --draw"):
         run("--draw")

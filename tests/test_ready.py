@@ -122,6 +122,13 @@ def test_a_folder_does_not_hide_a_student(tmp_path: Path, monkeypatch: pytest.Mo
     assert ready.find_weights(NAMES[1]) == Path(NAMES[1])
 
 
+def test_an_image_that_a_picture_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(students, "read_ready", list)
+    monkeypatch.setattr(students, "find_set", lambda *_: [("baby", None, None)])
+    with pytest.raises(LsfdError, match="Set5 below LSFD_DATA has no image 'butterfly'"):
+        students.draw_pictures(4)
+
+
 def test_the_command_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["students"]) == 0
     listed = capsys.readouterr().out

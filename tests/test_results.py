@@ -16,6 +16,7 @@ from lsfd.training.compared import draw_comparison
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import early  # noqa: E402
 import quickstart  # noqa: E402
 import sizes  # noqa: E402
 import tables  # noqa: E402
@@ -44,6 +45,18 @@ def test_the_quickstart_is_what_its_record_says() -> None:
     record = json.loads((ROOT / "results" / "quickstart_x4.json").read_text())
     table = (ROOT / "results" / "quickstart_x4.md").read_text(encoding="utf-8")
     assert quickstart.table(record["models"]) == table
+
+
+@pytest.mark.parametrize("records", [None, [], [{"kind": "run", "data": "images"}]])
+def test_a_record_without_the_scores_to_draw_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: list[dict[str, str]] | None
+) -> None:
+    file = tmp_path / "late.jsonl"
+    if records is not None:
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    monkeypatch.setattr(early, "RUNS", {"late": file})
+    with pytest.raises(LsfdError, match=r"late\.jsonl is missing, or has no scores on Set5"):
+        early.curves()
 
 
 NUMBERS = re.compile(r"<!-- numbers: (\S+(?: \S+)*) -->\n(.*?)(?=\n## |\Z)", re.DOTALL)
