@@ -123,6 +123,8 @@ def save_picture(cells: Cells, path: Path) -> None:
             for color, size in zip(PALETTE, SIZES, strict=False):
                 for index, line in ((1, "o-"), (2, "s--")):
                     its = gains(cells, size, name, index)
+                    if not its:  # Not trained yet: nothing to tell apart in the legend.
+                        continue
                     axes.errorbar(
                         list(its), [each.mean for each in its.values()],
                         yerr=[each.half_width or 0 for each in its.values()],
@@ -133,7 +135,8 @@ def save_picture(cells: Cells, path: Path) -> None:
             axes.minorticks_off()
         panels[0].set_ylabel("dB")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(SIZES))
+        drawn = len({size for size, _ in cells})
+        figure.legend(handles, labels, loc="outside lower center", ncols=drawn)
 
 
 def gains(cells: Cells, size: str, name: str, index: int) -> dict[int, Gain]:

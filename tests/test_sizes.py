@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import keep_invented_comparison
+from matplotlib.figure import Figure
 
 from lsfd.imaging.files import read_image
 
@@ -46,3 +47,13 @@ def test_table_and_picture_are_made_of_the_records(
     assert "LSFD (Set14)" in header and len(rows) == 2
     assert rows[0].startswith("| xs ") and "30.500" in rows[0] and "+0.200 ± 0.000" in rows[0]
     assert read_image(tmp_path / "sizes.png").std() > 5
+
+
+def test_the_legend_has_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    monkeypatch.setattr(sizes, "OUT", tmp_path)
+    keep_invented_comparison(tmp_path / "s_500", METHODS)
+    sizes.save_picture(sizes.read(), tmp_path / "sizes.png")
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["s, LSFD", "s, LSFD_start"]
