@@ -82,10 +82,14 @@ def test_a_student_is_as_good_as_it_says(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_student_has_the_option_file_of_its_training(name: str) -> None:
     card = ReadyStudent.read(name, ready.ready_students()[name]).card
-    loaded = load_options(students.OPTIONS / f"{name.replace('-', '_')}.yml")
-    assert loaded.options.scale == card.scale
-    if loaded.options.compress is None:
-        network = loaded.options.network_g
+    options = load_options(students.OPTIONS / f"{name.replace('-', '_')}.yml").options
+    teachers = ", ".join(Path(path).name for path in options.path.pretrain_network_t)
+    methods = " + ".join(item.type for item in options.distillers)
+    assert (card.scale, card.iterations) == (options.scale, options.train.total_iter)
+    assert (card.seed, card.method) == (options.manual_seed, methods or "Plain")
+    assert card.teacher == (teachers or None)
+    if options.compress is None:
+        network = options.network_g
         assert card.architecture == {"type": network.type, **network.arguments}
 
 
