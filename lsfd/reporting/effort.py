@@ -13,6 +13,9 @@ from lsfd.reporting.labels import name_points
 from lsfd.reporting.series import Points, moving_mean, smoothing_window
 from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
 
+DECADE = 10
+"""Times that differ by more than this factor stand on a logarithmic axis."""
+
 
 def save_times(
     results: Sequence[MethodResult], baseline: str, path: str | os.PathLike[str], title: str
@@ -36,10 +39,12 @@ def save_times(
         axes = figure.subplots()
         axes.set_xlabel("minutes of training")
         axes.set_ylabel(f"PSNR-Y (dB), mean of {', '.join(sets)}")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        minutes = [x for _, x, _ in points]
+        if minutes and max(minutes) > DECADE * min(minutes):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         alone = sorted((x, y) for result, x, y in points if not result.is_taught)
         if alone:
             axes.plot(*zip(*alone, strict=True), "o-", color=ACCENT, label="without a teacher")
@@ -73,7 +78,7 @@ def save_progress(
             color = PALETTE[index % len(PALETTE)]
             style = ("-", "--", ":")[index // len(PALETTE) % 3]
             axes.plot(list(points), list(points.values()), style, color=color, linewidth=1.2)
-        axes.set_ylim(*_range_of_second_halves(curves.values()))
+        axes.set_ylim(*_range_of_ends(curves.values()))
         name_points(axes, [(name, *list(points.items())[-1]) for name, points in curves.items()])
 
 
@@ -96,10 +101,10 @@ def relative_loss(method: MethodResult, baseline: MethodResult) -> Points:
     return dict(zip(iterations, smooth.tolist(), strict=True))
 
 
-def _range_of_second_halves(curves: Collection[Points]) -> tuple[float, float]:
-    """Return limits in which they can be told apart; where they come from may lie outside."""
+def _range_of_ends(curves: Collection[Points]) -> tuple[float, float]:
+    """Return limits in which their last quarters can be told apart; the rest may lie outside."""
     lasts = [(points, max(points, default=0)) for points in curves]
-    shown = [y for points, last in lasts for x, y in points.items() if x >= last / 2]
+    shown = [y for points, last in lasts for x, y in points.items() if x >= 0.75 * last]
     low, high = min([100, *shown]), max([100, *shown])
     margin = max(0.1 * (high - low), 0.1)
     return low - margin, high + margin
