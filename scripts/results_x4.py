@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lsfd.atomic import write_bytes, write_text
 from lsfd.cli import exit_status
+from lsfd.config.load import load_options
 from lsfd.evaluation.benchmark import benchmark
 from lsfd.evaluation.report import BenchmarkReport
 from lsfd.evaluation.sets import find_set
@@ -24,7 +25,7 @@ from lsfd.reporting.curves import save_comparison_curves
 from lsfd.reporting.pictures import Result, save_comparison
 from lsfd.reporting.tables import markdown_table
 from lsfd.training.records import read_records
-from lsfd.training.run import train
+from lsfd.training.run import is_trained, train
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results" / "x4"
@@ -53,10 +54,13 @@ def main() -> None:
     arguments = parser.parse_args()
     for family in arguments.families:
         names = tuple(Path(file).name for file in FAMILIES[family])
-        for file, name in zip(FAMILIES[family], names, strict=True):
-            if not student_of(name, arguments.experiments).exists():
-                root = f"path.experiments_root={arguments.experiments}"
-                train(ROOT / "options" / f"{file}.yml", [root], auto_resume=True)
+        for file in FAMILIES[family]:
+            options = ROOT / "options" / f"{file}.yml"
+            root = [f"path.experiments_root={arguments.experiments}"]
+            if not is_trained(load_options(options, root)):
+                status = train(options, root, auto_resume=True)
+                if status:
+                    raise SystemExit(status)
         report_on(family, names, arguments.experiments, arguments.device)
 
 

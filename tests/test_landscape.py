@@ -171,7 +171,7 @@ def test_pictures_and_tables_are_made_of_the_record_alone(
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line[:1] == "|"}
     assert "| 30.71 / 0.8657 " in lines["FSRCNN"] and "191 images" in lines["FSRCNN"]
     assert "DIV2K" in lines["RCAN"] and " 90.00 " in lines["RCAN"]
-    assert "590 images" in lines["mine-x4"] and "bicubic" in lines
+    assert "BSDS399" in lines["mine-x4"] and "bicubic" in lines
     assert all(f"* {name}: " in text for name in NAMES)
 
 
