@@ -153,6 +153,27 @@ def test_runs_of_other_images_or_teachers_are_not_mixed(
     assert not (tmp_path / "out").exists()
 
 
+def test_costs_are_measured_in_turns_once_and_their_median_counts(
+    option_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = plan_runs(option_file, seeds=[0])
+    seconds, asked = iter([1.0, 20.0, 3.0, 9.0, 2.0, 8.0]), []
+
+    def cost(file: Path) -> StepCost:
+        asked.append(file)
+        return StepCost(next(seconds), len(asked))
+
+    monkeypatch.setattr(compared, "step_cost", cost)
+    for run in runs:
+        run.folder.root.mkdir(parents=True)
+    compared.measure_costs(runs)
+    assert asked == 3 * [run.option_file for run in runs]
+    found = [json.loads((run.folder.root / "cost.json").read_text()) for run in runs]
+    assert found == [{"seconds": 2.0, "memory": 5}, {"seconds": 9.0, "memory": 6}]
+    compared.measure_costs(runs)
+    assert len(asked) == 6
+
+
 def test_stopped_and_gone_on(option_file: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     many = ("--set", "train.total_iter=200", "logger.print_freq=5", "val.val_freq=200")

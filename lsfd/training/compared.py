@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lsfd import provenance
@@ -35,6 +36,8 @@ RIVALS = (BASELINE, "Output", "LSFD")
 """What each method is compared with image by image, where they are there."""
 COST = "cost.json"
 """What a step of a run costs on the machine that makes the table; in the run's folder."""
+ROUNDS = 3
+"""How often a step's cost is measured."""
 PIXEL = "l_pix"
 """The loss against the ground truth, which all methods have."""
 SUMMARY, RECORDS = "compare.json", "records"
@@ -59,6 +62,7 @@ def keep_comparison(folder: Path, runs: Sequence[PlannedRun]) -> None:
         write_bytes(target, run.folder.records.read_bytes())
     options = runs[0].loaded.options
     first = {run.method: run for run in reversed(runs)}
+    measure_costs(list(first.values()))
     methods = {name: _about(first[name]) for name in dict.fromkeys(run.method for run in runs)}
     seeds = sorted({run.seed for run in runs})
     for name, its in methods.items():
@@ -194,11 +198,26 @@ def _about(run: PlannedRun) -> dict[str, Any]:
     }
 
 
+def measure_costs(runs: Sequence[PlannedRun]) -> None:
+    """Measure what a step costs, where that is not known yet, and keep it in the runs' folders.
+
+    Runs take turns, and the median counts: other work on the machine, which comes and goes, meets
+    all of them.
+
+    Raises:
+        LsfdError: a step cannot be timed.
+    """
+    unknown = [run for run in runs if not (run.folder.root / COST).exists()]
+    rounds = [[step_cost(run.option_file) for run in unknown] for _ in range(ROUNDS)]
+    for run, costs in zip(unknown, zip(*rounds, strict=True), strict=True):
+        seconds = median(cost.seconds for cost in costs)
+        cost = StepCost(seconds, max(cost.memory for cost in costs))
+        write_text(run.folder.root / COST, json.dumps(asdict(cost)) + "\n")
+
+
 def _cost_of(run: PlannedRun) -> StepCost:
-    """Return what a step of a run costs, measured once and kept in its folder."""
+    """Return what a step of a run costs, as it was measured."""
     file = run.folder.root / COST
-    if not file.exists():
-        write_text(file, json.dumps(asdict(step_cost(run.option_file))) + "\n")
     try:
         cost = json.loads(file.read_text(encoding="utf-8"))
         return StepCost(float(cost["seconds"]), int(cost["memory"]))
