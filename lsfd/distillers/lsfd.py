@@ -20,7 +20,8 @@ What is our choice, because the paper's formulae were not available to us: the 3
 L1 distance, the mean-1 normalisation of the attention, its source in feature space, the taps, the
 weights. The alternatives are options, so that each reading can be tried; results/README.md has them
 side by side. "Local" read as narrowly as can be is ``kernel: 1``, where the loss at a pixel depends
-on the student's feature at that pixel alone: three seeds out of three were better with 3 x 3.
+on the student's feature at that pixel alone: three seeds out of three were better with 3 x 3 on
+Set5, Set14 and Urban100, and both were level on T91.
 """
 
 from __future__ import annotations
