@@ -103,10 +103,12 @@ def _check_origins(runs: Sequence[PlannedRun], begun: Sequence[Record]) -> None:
         its = [("datasets.train", "images", raw["datasets"]["train"], record.get("fingerprint"))]
         if run.loaded.options.train.generations == 1:  # Otherwise its own student taught it last.
             teachers = raw.get("path", {}).get(TEACHERS)
-            its.append((f"path.{TEACHERS}", "teachers", teachers, record.get("teachers") or None))
+            its.append((f"path.{TEACHERS}", "teachers", teachers, record.get("teachers")))
         for key, what, value, digest in its:
+            if not digest:  # A run without a teacher, or a record of an older version.
+                continue
             first, before = seen.setdefault(f"{key}={json.dumps(value)}", (run, digest))
-            if None not in (before, digest) and before != digest:
+            if before != digest:
                 raise LsfdError(
                     f"{key}: {run.folder.root} was trained with other {what} than "
                     f"{first.folder.root}, though both name the same; remove the older folder, and "
