@@ -27,6 +27,7 @@ from lsfd.reporting.comparison import MethodResult, comparison_table, save_gains
 from lsfd.reporting.effort import save_progress, save_times
 from lsfd.reporting.series import losses_of
 from lsfd.reporting.significance import advantage_table
+from lsfd.training.bar import Bar
 from lsfd.training.planned import TEACHERS, PlannedRun
 from lsfd.training.records import Record, read_records, strict
 from lsfd.training.timing import StepCost, step_cost
@@ -210,8 +211,10 @@ def measure_costs(runs: Sequence[PlannedRun]) -> None:
         LsfdError: a step cannot be timed.
     """
     unknown = [run for run in runs if not (run.folder.root / COST).exists()]
-    rounds = [[step_cost(run.option_file) for run in unknown] for _ in range(ROUNDS)]
-    for run, costs in zip(unknown, zip(*rounds, strict=True), strict=True):
+    turns = Bar(iterable=ROUNDS * unknown, desc="costs", unit="run", disable=None)
+    measured = [step_cost(run.option_file) for run in turns]
+    for index, run in enumerate(unknown):
+        costs = measured[index :: len(unknown)]
         seconds = median(cost.seconds for cost in costs)
         cost = StepCost(seconds, max(cost.memory for cost in costs))
         write_text(run.folder.root / COST, json.dumps(asdict(cost)) + "\n")
