@@ -13,11 +13,13 @@ import json
 import sys
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from lsfd.atomic import write_text
 from lsfd.cli import exit_status
-from lsfd.reporting.comparison import Gain, MethodResult, gain
+from lsfd.reporting.comparison import Gain, MethodResult, count_seeds, gain, gain_text
+from lsfd.reporting.significance import fewer_seeds
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import Cell, markdown_table
 from lsfd.training.compare import Comparison
@@ -99,15 +101,13 @@ def table(cells: Cells) -> str:
     header = ["student", "steps"]
     header += [f"{name} ({each})" for each, name in product(sets, METHODS)]
     rows: list[list[Cell]] = []
-    for (size, steps), results in cells.items():
+    for (size, steps), (plain, *others) in cells.items():
+        seeds = count_seeds((plain, *others))
         row: list[Cell] = [size, steps]
         for each in sets:
-            plain, *others = results
-            values = list(plain.scores[each].values())
-            row.append(f"{sum(values) / len(values):.3f}")
-            for other in others:
-                found = gain(other.scores[each], plain.scores[each])
-                row.append(None if found is None else str(found))
+            values = plain.scores.get(each, {}).values()
+            row.append(f"{fmean(values):.3f}{fewer_seeds(len(values), seeds)}" if values else None)
+            row += [gain_text(other, plain, each, seeds) for other in others]
         rows.append(row)
     return markdown_table(header, rows)
 
@@ -144,7 +144,7 @@ def save_picture(cells: Cells, path: Path) -> None:
 def gains(cells: Cells, size: str, name: str, index: int) -> dict[int, Gain]:
     """Return a method's gain on a set by steps."""
     found = {
-        steps: gain(results[index].scores[name], results[0].scores[name])
+        steps: gain(results[index].scores.get(name, {}), results[0].scores.get(name, {}))
         for (other, steps), results in cells.items()
         if other == size
     }

@@ -337,6 +337,9 @@ def test_the_table_of_advantages_has_a_column_for_each_set() -> None:
         header, _, *rows = (advantage_table(scores, rival) or "").splitlines()
         assert [cell.strip() for cell in header.split("|")] == ["", f"over {rival}", "Set", ""]
         assert len(rows) == 1 and rows[0].startswith(f"| {other} ") and mean in rows[0]
+    lacking = {**scores, "Short": {"Set": {seed: scores["Plain"]["Set"][seed] for seed in (0, 1)}}}
+    *_, complete, short, end = (advantage_table(lacking, "Plain") or "").split("\n")
+    assert "(2 of 3 seeds)" in short and "seeds" not in complete and not end
     assert advantage_table(scores, "Absent") is None
     assert advantage_table({"Plain": {}, "Output": {}}, "Plain") is None
 

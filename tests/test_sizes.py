@@ -49,6 +49,19 @@ def test_table_and_picture_are_made_of_the_records(
     assert read_image(tmp_path / "sizes.png").std() > 5
 
 
+def test_who_lost_seeds_of_a_set_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "OUT", tmp_path)
+    folder = keep_invented_comparison(tmp_path / "s_500", METHODS)
+    for run in ("LSFD_seed0", "LSFD_start_seed0", "LSFD_start_seed1"):
+        file = folder / "records" / f"{run}.jsonl"
+        lines = [line for line in file.read_text().splitlines() if "Set14" not in line]
+        file.write_text("\n".join(lines) + "\n")
+    sizes.draw()
+    *_, row = (tmp_path / "table.md").read_text().splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[-3:] == ["30.500", "+0.200 (1 of 2 seeds)", "-"]
+
+
 def test_the_legend_has_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))

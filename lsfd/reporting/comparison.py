@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from lsfd.reporting.series import Points
-from lsfd.reporting.significance import ImageScores
+from lsfd.reporting.significance import ImageScores, fewer_seeds
 from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import Cell, markdown_table
 
@@ -101,7 +101,7 @@ def comparison_table(results: Sequence[MethodResult], baseline: str) -> str:
     """
     reference = {result.name: result for result in results}.get(baseline)
     names = _sets(results)
-    seeds = _seeds(results)
+    seeds = count_seeds(results)
     header = ["method", *(text for name in names for text in (name, f"gain ({name})"))]
     header += ["s/step", "minutes", "memory (GiB)"]
     rows: list[list[Cell]] = []
@@ -109,7 +109,7 @@ def comparison_table(results: Sequence[MethodResult], baseline: str) -> str:
         row: list[Cell] = [result.name]
         for name in names:
             row.append(_scores_text(result, name, seeds))
-            row.append(None if reference is None else _gain_text(result, reference, name, seeds))
+            row.append(None if reference is None else gain_text(result, reference, name, seeds))
         whole = result.training_seconds
         row += [result.seconds, None if whole is None else whole / 60]
         row.append(None if result.memory is None else result.memory / 2**30)
@@ -123,7 +123,7 @@ def _sets(results: Sequence[MethodResult]) -> list[str]:
     return list(dict.fromkeys(name for result in results for name in result.scores))
 
 
-def _seeds(results: Sequence[MethodResult]) -> int:
+def count_seeds(results: Sequence[MethodResult]) -> int:
     """Return how many seeds the comparison has; all of them have losses, not all have scores."""
     by_seed = [each for result in results for each in (*result.scores.values(), result.losses)]
     return len({seed for each in by_seed for seed in each})
@@ -137,19 +137,15 @@ def _scores_text(result: MethodResult, name: str, seeds: int) -> str | None:
     if len(values) > 1:
         text += f" ± {np.std(values, ddof=1):.3f}"
     ssim = list(result.ssim.get(name, {}).values())
-    return (f"{text} / {np.mean(ssim):.4f}" if ssim else text) + _lost(len(values), seeds)
+    return (f"{text} / {np.mean(ssim):.4f}" if ssim else text) + fewer_seeds(len(values), seeds)
 
 
-def _gain_text(result: MethodResult, reference: MethodResult, name: str, seeds: int) -> str | None:
+def gain_text(result: MethodResult, reference: MethodResult, name: str, seeds: int) -> str | None:
+    """Return what a table's cell says of a method's gain over another on a set."""
     if result is reference:
         return None
     found = gain(result.scores.get(name, {}), reference.scores.get(name, {}))
-    return None if found is None else f"{found}{_lost(len(found.by_seed), seeds)}"
-
-
-def _lost(there: int, seeds: int) -> str:
-    """Return what a cell says of its seeds: nothing where all are there."""
-    return "" if there == seeds else f" ({there} of {seeds} seeds)"
+    return None if found is None else f"{found}{fewer_seeds(len(found.by_seed), seeds)}"
 
 
 def save_gains(

@@ -35,11 +35,13 @@ class Advantage:
         mean: over seeds and images.
         half_width: half of the 95 % interval of the mean; None with fewer than two seeds or images.
         images: of how many images the mean over the seeds is better, 0..1.
+        seeds: how many both have.
     """
 
     mean: float
     half_width: float | None
     images: float
+    seeds: int
 
     @property
     def is_certain(self) -> bool:
@@ -74,7 +76,7 @@ def advantage(method: ImageScores, other: ImageScores) -> Advantage | None:
     if not differences.size:
         return None
     better = float((differences.mean(0) > 0).mean())
-    return Advantage(float(differences.mean()), _half_width(differences), better)
+    return Advantage(float(differences.mean()), _half_width(differences), better, len(seeds))
 
 
 def _half_width(differences: FloatArray) -> float | None:
@@ -101,6 +103,8 @@ def _half_width(differences: FloatArray) -> float | None:
 def advantage_table(scores: Mapping[str, Mapping[str, ImageScores]], other: str) -> str | None:
     """Return a Markdown table of how much better each method is than one of them.
 
+    What rests on fewer seeds than others have says so.
+
     Args:
         scores: method -> set -> scores.
         other: the method that all are compared with.
@@ -109,11 +113,21 @@ def advantage_table(scores: Mapping[str, Mapping[str, ImageScores]], other: str)
         None if nothing can be compared.
     """
     theirs = scores.get(other, {})
+    seeds = len({seed for its in scores.values() for by_seed in its.values() for seed in by_seed})
     rows: list[list[Cell]] = []
     for method, its in scores.items():
         if method != other:
             found = [advantage(its.get(name, {}), theirs[name]) for name in theirs]
-            rows.append([method, *(None if each is None else str(each) for each in found)])
+            rows.append([method, *(_text(each, seeds) for each in found)])
     if not any(cell is not None for row in rows for cell in row[1:]):
         return None
     return markdown_table([f"over {other}", *theirs], rows)
+
+
+def _text(found: Advantage | None, seeds: int) -> str | None:
+    return None if found is None else f"{found}{fewer_seeds(found.seeds, seeds)}"
+
+
+def fewer_seeds(there: int, seeds: int) -> str:
+    """Return what a table's cell says of its seeds: nothing where all are there."""
+    return "" if there == seeds else f" ({there} of {seeds} seeds)"
