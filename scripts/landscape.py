@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 from matplotlib.transforms import Bbox
+from published_networks import build_published
 
 from lsfd import provenance
 from lsfd.atomic import write_text
@@ -32,7 +33,6 @@ from lsfd.evaluation.benchmark import BICUBIC, benchmark, bicubic, load_upscaler
 from lsfd.evaluation.cost import seconds_per_megapixel
 from lsfd.evaluation.report import BenchmarkReport
 from lsfd.inference.upscaler import Upscaler
-from lsfd.networks.build import build_network
 from lsfd.networks.ready import ready_students
 from lsfd.networks.student_file import read_student
 from lsfd.reporting.style import DPI, MUTED, PALETTE, saved_figure
@@ -155,9 +155,7 @@ def measure(scale: int, students: Sequence[Path], device: str, runs: int) -> dic
     upscales = {BICUBIC: bicubic(scale)}
     upscales |= {path.stem: load_upscaler(path, scale, device=device) for path in students}
     upscales |= {
-        network["name"]: Upscaler(
-            build_network({**network["architecture"], "upscale": scale}), scale, device
-        )
+        network["name"]: Upscaler(build_published(network["architecture"], scale), scale, device)
         for network in networks
         if network["architecture"] is not None
     }
@@ -249,6 +247,8 @@ def page(name: str, entry: Mapping[str, Any]) -> str:
     )
     sources = "".join(f"* {row.name}: {row.source}\n" for row in rows if row.source)
     timed = ", ".join(row.name for row in rows if row.source and row.seconds is not None)
+    rest = ", ".join(row.name for row in rows if row.source and row.seconds is None)
+    untimed = f"Not built, and so not timed: {rest}. " if rest else ""
     return f"""# Quality, size and time at {name}
 
 Written by `python scripts/landscape.py`; all numbers are in [`landscape.json`](landscape.json).
@@ -262,7 +262,7 @@ cited, not reproduced. Where each figure was looked up: [`published.json`](publi
 Multiply-adds are for an output of 1280 x 720 pixels, seconds for a megapixel of output. Times are
 medians of {entry["runs"]} runs in PyTorch ({entry["versions"]["torch"]}, {entry["precision"]}) on
 {entry["hardware"]}; of the published ones {timed or "none"}: the architecture, with random weights.
-The others, which we cannot build, have none. {entry["date"]}, commit {entry["commit"]}.
+{untimed}{entry["date"]}, commit {entry["commit"]}.
 
 {sources}"""
 
