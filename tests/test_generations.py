@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from helpers import write_options
 from safetensors.torch import load_file
 
+from lsfd.atomic import write_text
+from lsfd.config.load import load_options
 from lsfd.networks.student_file import read_student
 from lsfd.training.generations import generations
+from lsfd.training.planned import PlannedRun
 from lsfd.training.run import train
 
 Options = Callable[..., dict[str, Any]]
@@ -55,6 +59,17 @@ def test_a_row_trains_and_goes_on_where_it_was(option_file: Path, tmp_path: Path
     assert train(option_file, auto_resume=True) == 0
     assert files[0].stat().st_mtime_ns == times[0]
     assert files[1].read_bytes() == content
+
+
+def test_all_students_count_for_how_far_a_run_has_come(option_file: Path, tmp_path: Path) -> None:
+    run = PlannedRun("Output", 0, load_options(option_file))
+    assert (run.iteration(), run.iterations) == (0, 12)
+    for name, done in (("tiny_generation1", 4), ("tiny_generation2", 3)):
+        record = {"kind": "train", "iteration": done, "losses": {}}
+        write_text(tmp_path / "experiments" / name / "metrics.jsonl", json.dumps(record) + "\n")
+    assert run.iteration() == 7
+    write_text(run.folder.student, "finished")
+    assert run.iteration() == 12
 
 
 def test_one_generation_is_the_file_itself(run_options: Options, tmp_path: Path) -> None:

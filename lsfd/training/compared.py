@@ -192,9 +192,9 @@ def _is_finite(value: Any) -> bool:
 
 
 def _about(run: PlannedRun) -> dict[str, Any]:
-    cost, train = _cost_of(run), run.loaded.options.train
+    cost = _cost_of(run)
     return {
-        "steps": train.generations * train.total_iter,  # Each student of a row takes as many.
+        "steps": run.iterations,
         "seconds_per_step": cost.seconds,
         "peak_memory_bytes": cost.memory,
         "distillers": run.loaded.raw.get("distillers"),

@@ -72,6 +72,10 @@ class RunFolder:
         """The finished peer of this number, counted from 1."""
         return self.root / f"{self.root.name}_peer{number}.safetensors"
 
+    def generation(self, number: int) -> RunFolder:
+        """The folder of an earlier one of ``train.generations``, counted from 1."""
+        return RunFolder(self.root.with_name(f"{self.root.name}_generation{number}"))
+
     def create(self, *, resuming: bool) -> Path | None:
         """Make the folders; a folder of an earlier run is renamed first unless it is resumed.
 

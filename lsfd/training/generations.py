@@ -25,12 +25,12 @@ def generations(option_file: Path, overrides: Sequence[str]) -> Iterator[LoadedO
         overrides: as for training.
     """
     loaded = load_options(option_file, overrides)
-    name, count = loaded.options.name, loaded.options.train.generations
+    folder, count = RunFolder.of(loaded), loaded.options.train.generations
     previous: Path | None = None
     for number in range(1, count + 1):
         changes = [*overrides]
         if number < count:
-            changes.append(f"name={name}_generation{number}")
+            changes.append(f"name={folder.generation(number).root.name}")
         if previous is not None:
             network = json.dumps(loaded.raw["network_g"])
             changes += [

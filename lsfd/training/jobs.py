@@ -16,7 +16,6 @@ from lsfd.errors import LsfdError
 from lsfd.locks import FileLock, Timeout, acquired
 from lsfd.training.bar import Bar
 from lsfd.training.planned import PlannedRun
-from lsfd.training.records import read_records
 
 POLL_SECONDS = 0.5
 LAST_WORDS = 300
@@ -76,7 +75,7 @@ def train_all(runs: Sequence[PlannedRun], jobs: int = 1) -> int:
     running: list[_Running] = []
     failed: list[PlannedRun] = []
     elsewhere: list[PlannedRun] = []
-    total = sum(run.loaded.options.train.total_iter for run in runs)
+    total = sum(run.iterations for run in runs)
     # A terminal shows the bar; a file or pipe gets a line for each finished run instead.
     bar = Bar(total=total, unit="it", desc="compare", disable=None)
     with _StopOnSignal() as stop, bar:
@@ -146,17 +145,8 @@ def _start(run: PlannedRun, jobs: int) -> _Running | None:
 
 
 def _show(bar: Bar, runs: Iterable[PlannedRun], running: Sequence[_Running]) -> None:
-    bar.n = sum(_iteration(run) for run in runs)
+    bar.n = sum(run.iteration() for run in runs)
     bar.set_postfix_str(", ".join(item.run.folder.root.name for item in running), refresh=True)
-
-
-def _iteration(run: PlannedRun) -> int:
-    """Return how far a run has come, as its records tell."""
-    if run.is_finished():
-        return run.loaded.options.train.total_iter
-    return max(
-        (record.get("iteration", 0) for record in read_records(run.folder.records)), default=0
-    )
 
 
 def _failure(failed: Sequence[PlannedRun]) -> str:

@@ -15,6 +15,7 @@ from lsfd.config.load import LoadedOptions, load_options, options_from_dict
 from lsfd.distillers import DISTILLERS
 from lsfd.errors import LsfdError, nearest
 from lsfd.training.folder import RunFolder
+from lsfd.training.records import read_records
 from lsfd.training.resume import other_options
 
 CACHE = "teacher_cache"
@@ -58,9 +59,25 @@ class PlannedRun:
         root = self.folder.root
         return root.with_name(f".{root.name}.lock")
 
+    @property
+    def iterations(self) -> int:
+        """How many its training has: as many for each student of a row."""
+        train = self.loaded.options.train
+        return train.generations * train.total_iter
+
     def is_finished(self) -> bool:
         """Return whether the finished student is there."""
         return self.folder.student.exists()
+
+    def iteration(self) -> int:
+        """Return how far the training has come, as its records tell."""
+        if self.is_finished():
+            return self.iterations
+        earlier = range(1, self.loaded.options.train.generations)
+        return sum(
+            max((record.get("iteration", 0) for record in read_records(folder.records)), default=0)
+            for folder in [*map(self.folder.generation, earlier), self.folder]
+        )
 
     def write_options(self) -> None:
         """Write the run's option file, unless a run with other options has begun there.
