@@ -1,11 +1,11 @@
 """Regenerate results/landscape: PSNR against time and against size, ours beside published networks.
 
-    LSFD_DATA=... OMP_NUM_THREADS=1 python scripts/landscape.py [--scales 4] [--draw]
+    LSFD_DATA=... OMP_NUM_THREADS=1 python scripts/landscape.py [--scales 4] [--time | --draw]
 
 Scores all students that come with the package on Set5, Set14 and Urban100 and times them, beside
 bicubic. Of published networks the figures are cited (results/landscape/published.json); those whose
-architecture we can build are timed in the same rounds, with random weights. ``--draw`` makes tables
-and pictures again of what was measured.
+architecture we can build are timed in the same rounds, with random weights. ``--time`` measures the
+times alone, and keeps the scores; ``--draw`` makes tables and pictures again of what was measured.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,9 @@ def main() -> None:
     """Measure and write, or write only."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scales", type=int, nargs="+", help="default: those of the students")
-    parser.add_argument("--draw", action="store_true", help="measure nothing")
+    less = parser.add_mutually_exclusive_group()
+    less.add_argument("--time", action="store_true", help="measure times, keep the scores")
+    less.add_argument("--draw", action="store_true", help="measure nothing")
     parser.add_argument("--runs", type=int, default=3, help="timed rounds")
     parser.add_argument("--device", default="auto")
     parser.add_argument("-o", "--output", type=Path, default=OUT)
@@ -97,7 +99,9 @@ def main() -> None:
             if scale not in students:
                 there = ", ".join(f"x{each}" for each in sorted(students)) or "none"
                 raise LsfdError(f"no student of x{scale} comes with lsfd; there are: {there}")
-            measured[f"x{scale}"] = measure(scale, students[scale], given.device, given.runs)
+            scored = rows_of(measured.get(f"x{scale}", {"rows": []})) if given.time else None
+            found = measure(scale, students[scale], given.device, given.runs, scored)
+            measured[f"x{scale}"] = found
             write_text(record, json.dumps(measured, indent=1) + "\n")  # The next takes minutes.
     if not measured:
         raise LsfdError(f"nothing has been measured: there is no {record}; leave out --draw")
@@ -144,14 +148,29 @@ def students_by_scale() -> dict[int, list[Path]]:
     return students
 
 
-def measure(scale: int, students: Sequence[Path], device: str, runs: int) -> dict[str, Any]:
+def measure(
+    scale: int, students: Sequence[Path], device: str, runs: int, scored: Sequence[Row] | None
+) -> dict[str, Any]:
     """Return all rows of a scale as JSON values, with what they were measured on.
 
+    Args:
+        scale: of all of them.
+        students: files.
+        device: where networks run.
+        runs: timed rounds.
+        scored: rows of before, whose scores are kept; None: all are scored.
+
     Raises:
-        LsfdError: a set is not found, or a figure is missing among the published ones.
+        LsfdError: a set is not found, or a figure is missing among the published ones or those of
+            before.
     """
     networks = published(scale)
-    report = benchmark(students, SETS, scale, device=device)
+    if scored is None:
+        ours = measured_rows(benchmark(students, SETS, scale, device=device))
+    else:
+        ours = [row for row in scored if not row.source]
+        if {row.name for row in ours} != {BICUBIC, *(path.stem for path in students)}:
+            raise LsfdError(f"the students of x{scale} have not all been scored; leave out --time")
     upscales = {BICUBIC: bicubic(scale)}
     upscales |= {path.stem: load_upscaler(path, scale, device=device) for path in students}
     upscales |= {
@@ -160,13 +179,13 @@ def measure(scale: int, students: Sequence[Path], device: str, runs: int) -> dic
         if network["architecture"] is not None
     }
     seconds = seconds_per_megapixel(upscales, scale, runs)
-    rows = [*measured_rows(report, seconds), *cited_rows(networks, scale, seconds)]
+    rows = [*ours, *cited_rows(networks, scale)]
     return {
         "runs": runs,
         "precision": "fp32",
         **provenance.stamp(),
         "date": date.today().isoformat(),
-        "rows": [asdict(row) for row in rows],
+        "rows": [asdict(replace(row, seconds=seconds.get(row.name))) for row in rows],
     }
 
 
@@ -190,7 +209,7 @@ def published(scale: int) -> list[dict[str, Any]]:
     return sorted(networks, key=lambda network: network["scales"][str(scale)]["parameters"])
 
 
-def measured_rows(report: BenchmarkReport, seconds: Mapping[str, float]) -> list[Row]:
+def measured_rows(report: BenchmarkReport) -> list[Row]:
     """Return bicubic and our students, smallest first."""
     rows = [
         Row(
@@ -199,24 +218,20 @@ def measured_rows(report: BenchmarkReport, seconds: Mapping[str, float]) -> list
             row.cost.parameters or 0,
             row.cost.multiply_adds or 0,
             {each.name: {"psnr_y": each.psnr_y, "ssim_y": each.ssim_y} for each in row.scores},
-            seconds=seconds[row.name],
         )
         for row in report.rows
     ]
     return sorted(rows, key=lambda row: row.parameters)
 
 
-def cited_rows(
-    networks: Sequence[Mapping[str, Any]], scale: int, seconds: Mapping[str, float]
-) -> list[Row]:
-    """Return published networks, with the time of those that were built."""
+def cited_rows(networks: Sequence[Mapping[str, Any]], scale: int) -> list[Row]:
+    """Return published networks."""
     return [
         Row(
             network["name"],
             network["training_data"],
             **network["scales"][str(scale)],
             source=network["source"],
-            seconds=seconds.get(network["name"]),
         )
         for network in networks
     ]

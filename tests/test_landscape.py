@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -171,6 +171,18 @@ def test_measured_and_cited_stand_side_by_side(
 
     assert (out / "landscape_x2.png").exists() and (out / "table_x2.md").exists()
 
+    for row in rows.values():
+        row["seconds"] = 99.0
+    (out / "landscape.json").write_text(json.dumps(record))
+    (out.parent / "data").rename(out.parent / "elsewhere")  # Times need no images.
+    run("--runs", "1", "--device", "cpu", "--time")
+    record = json.loads((out / "landscape.json").read_text())
+    again = {row["name"]: row for row in record["x2"]["rows"]}
+    assert again.keys() == rows.keys()
+    for name, row in again.items():
+        assert row["scores"] == rows[name]["scores"]
+        assert row["seconds"] is None or row["seconds"] < 99
+
 
 def test_pictures_and_tables_are_made_of_the_record_alone(
     landscape: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,7 +190,8 @@ def test_pictures_and_tables_are_made_of_the_record_alone(
     scores = {name: {"psnr_y": 31.0, "ssim_y": 0.9} for name in landscape.SETS}
     rows = [landscape.Row("bicubic", "", 0, 0, scores, seconds=0.1)]
     rows += [landscape.Row("mine-x4", landscape.OURS, 9_000, 10**9, scores, seconds=1.0)]
-    rows += landscape.cited_rows(landscape.published(4), 4, {"RCAN": 90.0})
+    cited = landscape.cited_rows(landscape.published(4), 4)
+    rows += [replace(row, seconds=90.0 if row.name == "RCAN" else None) for row in cited]
     entry = {"runs": 1, "precision": "fp32", "date": "today", **provenance.stamp()}
     record = {"x4": {**entry, "rows": [asdict(row) for row in rows]}}
     (tmp_path / "landscape.json").write_text(json.dumps(record))
@@ -222,6 +235,8 @@ def test_a_damaged_record_is_named(
 def test_what_is_missing_is_named(run: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(LsfdError, match=r"there is no .*landscape\.json; leave out --draw"):
         run("--draw")
+    with pytest.raises(LsfdError, match="x2 have not all been scored; leave out --time"):
+        run("--time")
     with pytest.raises(LsfdError, match="no student of x3 comes with lsfd; there are: x2"):
         run("--scales", "3")
     (tmp_path / "data" / "Urban100").rename(tmp_path / "data" / "Manga109")
