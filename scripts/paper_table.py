@@ -2,9 +2,10 @@
 
     python scripts/paper_table.py
 
-Trains nothing. Published figures are in results/paper/published.json, ours come from the records of
-results/x4 (``python scripts/results_x4.py``), hours from results/paper/hours.json and
-hours_cpu.json (``python scripts/hours.py``). The two kinds of figures never share a table.
+Trains nothing. Published figures are in results/paper/published.json, ours come from
+results/compare_rcan_x4 (``lsfd compare -opt options/compare_rcan_x4.yml``), hours from
+results/paper/hours.json and hours_cpu.json (``python scripts/hours.py``). The two kinds of figures
+never share a table.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from typing import Any
 from lsfd.atomic import write_text
 from lsfd.cli import exit_status
 from lsfd.config.inheritance import read_options
+from lsfd.networks.student_file import read_student
+from lsfd.reporting.comparison import comparison_table
 from lsfd.reporting.tables import Cell, markdown_table
+from lsfd.training.compared import BASELINE as PLAIN
+from lsfd.training.compared import read_comparison
 from lsfd.training.records import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = ROOT / "results" / "paper"
-OURS = ROOT / "results" / "x4"
+OURS = ROOT / "results" / "compare_rcan_x4"
+OPTIONS = ROOT / "options" / "compare_rcan_x4.yml"
+TEACHER = ROOT / "results" / "teachers" / "rcan_x4_teacher.safetensors"
 SCALES = (2, 3, 4)
 A100 = 156
 """Most Tflop/s of an A100 with TF32, dense."""
 BASELINE = "no teacher"
-ROWS = {
-    "rcan_x4_plain": BASELINE,
-    "rcan_x4_lsfd": "LSFD",
-    "rcan_x4_teacher": "teacher",
-    "bicubic": "bicubic",
-}
-"""Our networks by their name in the record."""
+"""Of the published rows."""
 
 
 def main() -> None:
@@ -71,8 +72,8 @@ of these figures was reproduced by us.
 Not a row of the tables above, and no substitute for one. {our_budget()}
 
 {our_table()}
-The difference between the two students is one seed's, with LSFD's first weight (1e-3) and
-regressors of 1 x 1. Records: [`../x4`](../x4).
+Records, intervals over seeds and images, and pictures:
+[`../compare_rcan_x4`](../compare_rcan_x4/compare.md).
 
 ## What the rows would take
 
@@ -112,18 +113,24 @@ def largest_difference(published: Mapping[str, Any]) -> str:
 
 
 def our_budget() -> str:
-    """Say what our figures come from, read from the option file and the run's record."""
-    options, _ = read_options(ROOT / "options" / "rcan_x4_lsfd.yml")
-    records = read_records(OURS / "records" / "rcan_x4_lsfd.jsonl")
+    """Say what our figures come from."""
+    options, _ = read_options(OPTIONS)
+    about, _ = read_comparison(OURS)
+    records = read_records(
+        OURS / "records" / f"{PLAIN}_seed{about['seeds'][0]}.jsonl", complete=True
+    )
     run = next(record for record in records if record["kind"] == "run")
-    steps = max(record.get("iteration", 0) for record in records)
-    train = options["datasets"]["train"]
     images, _, _ = run["data"].partition(",")
+    _, card = read_student(TEACHER)
+    scores = ", ".join(
+        f"{its['psnr_y']:.2f} on {name}" for name, its in sorted(card.scores.items())
+    )
     return (
-        f"A smaller student ({size(options['network_g'])}) of a smaller teacher "
-        f"({size(options['network_t'])}, trained by us), other images ({images}), "
-        f"{steps:,} steps of {train['batch_size_per_gpu']} patches of "
-        f"{train['gt_size'] // options['scale']} LR pixels, x4 alone, seed {run['seed']}."
+        f"A smaller student ({size(about['network_g'])}) of a smaller teacher "
+        f"({size(options['network_t'])}, trained by us: {scores}), other images ({images}), "
+        f"{about['total_iter']:,} steps of {about['batch']} patches of "
+        f"{about['gt_size'] // about['scale']} LR pixels, x4 alone, {len(about['seeds'])} seeds, "
+        f"{', '.join(about['trained_on'])}."
     )
 
 
@@ -134,17 +141,8 @@ def size(network: Mapping[str, Any]) -> str:
 
 def our_table() -> str:
     """Return our rows at x4."""
-    models = read_json(OURS / "rcan.json")["models"]
-    sets = list(models["bicubic"]["sets"])
-    rows = [
-        [
-            label,
-            models[name]["parameters"] or None,
-            *(models[name]["sets"][each]["psnr_y"] for each in sets),
-        ]
-        for name, label in ROWS.items()
-    ]
-    return markdown_table(["x4, ours", "parameters", *sets], rows)
+    _, results = read_comparison(OURS)
+    return comparison_table(results, PLAIN)
 
 
 def hours(derived: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
