@@ -92,7 +92,7 @@ class Codec(nn.Module):
 class MiPKD(Distiller):
     """Random mixtures of student and teacher features, continued through blocks of both."""
 
-    default_weights: ClassVar = {"output": 1.0, "feature": 1e-3, "block": 0.1}
+    default_weights: ClassVar = {"output": 1.0, "feature": 0.1, "block": 10.0}
     paper: ClassVar = "Li et al., arXiv 2404.02573"
     year: ClassVar = 2024
 
