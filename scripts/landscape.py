@@ -99,8 +99,8 @@ def main() -> None:
             if scale not in students:
                 there = ", ".join(f"x{each}" for each in sorted(students)) or "none"
                 raise LsfdError(f"no student of x{scale} comes with lsfd; there are: {there}")
-            scored = rows_of(measured.get(f"x{scale}", {"rows": []})) if given.time else None
-            found = measure(scale, students[scale], given.device, given.runs, scored)
+            before = measured.get(f"x{scale}", {"rows": []}) if given.time else None
+            found = measure(scale, students[scale], given.device, given.runs, before)
             measured[f"x{scale}"] = found
             write_text(record, json.dumps(measured, indent=1) + "\n")  # The next takes minutes.
     if not measured:
@@ -149,7 +149,11 @@ def students_by_scale() -> dict[int, list[Path]]:
 
 
 def measure(
-    scale: int, students: Sequence[Path], device: str, runs: int, scored: Sequence[Row] | None
+    scale: int,
+    students: Sequence[Path],
+    device: str,
+    runs: int,
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return all rows of a scale as JSON values, with what they were measured on.
 
@@ -158,19 +162,18 @@ def measure(
         students: files.
         device: where networks run.
         runs: timed rounds.
-        scored: rows of before, whose scores are kept; None: all are scored.
+        before: what this returned before, whose scores are kept; None: all are scored.
 
     Raises:
         LsfdError: a set is not found, or a figure is missing among the published ones or those of
             before.
     """
     networks = published(scale)
-    if scored is None:
+    stamp = {**provenance.stamp(), "date": date.today().isoformat()}
+    if before is None:
         ours = measured_rows(benchmark(students, SETS, scale, device=device))
     else:
-        ours = [row for row in scored if not row.source]
-        if {row.name for row in ours} != {BICUBIC, *(path.stem for path in students)}:
-            raise LsfdError(f"the students of x{scale} have not all been scored; leave out --time")
+        ours = kept_rows(rows_of(before), students)
     upscales = {BICUBIC: bicubic(scale)}
     upscales |= {path.stem: load_upscaler(path, scale, device=device) for path in students}
     upscales |= {
@@ -183,10 +186,35 @@ def measure(
     return {
         "runs": runs,
         "precision": "fp32",
-        **provenance.stamp(),
-        "date": date.today().isoformat(),
+        **stamp,
+        "scored": scored_by(before or stamp),
         "rows": [asdict(replace(row, seconds=seconds.get(row.name))) for row in rows],
     }
+
+
+def kept_rows(rows: Sequence[Row], students: Sequence[Path]) -> list[Row]:
+    """Return bicubic and our students as they were scored.
+
+    Raises:
+        LsfdError: a student was not, or has been trained anew since.
+    """
+    ours = {row.name: row for row in rows if not row.source}
+    for path in students:
+        card, row = read_student(path)[1], ours.get(path.stem)
+        scores = {name: its["psnr_y"] for name, its in card.scores.items() if "psnr_y" in its}
+        if row is None or any(
+            abs(row.scores[name]["psnr_y"] - score) > 0.01
+            for name, score in scores.items()
+            if name in row.scores
+        ):
+            raise LsfdError(f"{path.stem} as it is now has not been scored; leave out --time")
+    names = {BICUBIC, *(path.stem for path in students)}
+    return [row for name, row in ours.items() if name in names]
+
+
+def scored_by(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Return date and commit of an entry's scores, which may be older than its times."""
+    return entry.get("scored") or {name: entry[name] for name in ("date", "commit")}
 
 
 def published(scale: int) -> list[dict[str, Any]]:
@@ -264,6 +292,7 @@ def page(name: str, entry: Mapping[str, Any]) -> str:
     timed = ", ".join(row.name for row in rows if row.source and row.seconds is not None)
     rest = ", ".join(row.name for row in rows if row.source and row.seconds is None)
     untimed = f"Not built, and so not timed: {rest}. " if rest else ""
+    scored = scored_by(entry)
     return f"""# Quality, size and time at {name}
 
 Written by `python scripts/landscape.py`; all numbers are in [`landscape.json`](landscape.json).
@@ -277,7 +306,8 @@ cited, not reproduced. Where each figure was looked up: [`published.json`](publi
 Multiply-adds are for an output of 1280 x 720 pixels, seconds for a megapixel of output. Times are
 medians of {entry["runs"]} runs in PyTorch ({entry["versions"]["torch"]}, {entry["precision"]}) on
 {entry["hardware"]}; of the published ones {timed or "none"}: the architecture, with random weights.
-{untimed}{entry["date"]}, commit {entry["commit"]}.
+{untimed}Times are of {entry["date"]}, commit
+{entry["commit"]}, scores of {scored["date"]}, commit {scored["commit"]}.
 
 {sources}"""
 

@@ -1,8 +1,7 @@
 """The architectures of published networks, for scripts/landscape.py to time.
 
-Those that neither BasicSR nor lsfd has are here, written from their papers; tests compare their
-parameters and multiply-adds with the published ones. RFDN is not among them: the readings of its
-paper that we tried do not have as many parameters as it states.
+Those that neither BasicSR nor lsfd has are here, written from what is published of them; tests
+compare their parameters and multiply-adds with the published ones.
 """
 
 from __future__ import annotations
@@ -137,6 +136,24 @@ class CARNM(nn.Module):
         return self.last(self.upsample(self.body(self.first(lq))))
 
 
+class ContrastAttention(nn.Module):
+    """IMDN's channel attention: the standard deviation joins the mean of the usual one."""
+
+    def __init__(self, num_feat: int, squeezed: int) -> None:
+        super().__init__()
+        self.weight = nn.Sequential(
+            conv(num_feat, squeezed, 1),
+            nn.ReLU(inplace=True),
+            conv(squeezed, num_feat, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep width, height and channels."""
+        contrast = x.std((2, 3), keepdim=True, correction=0)
+        return x * self.weight(x.mean((2, 3), keepdim=True) + contrast)
+
+
 class MultiDistillation(nn.Module):
     """IMDN's block: a quarter of the channels is kept at each of four convolutions."""
 
@@ -146,12 +163,7 @@ class MultiDistillation(nn.Module):
         rest = num_feat - self.kept
         self.convs = nn.ModuleList(conv(width, num_feat) for width in (num_feat, rest, rest))
         self.last = conv(rest, self.kept)
-        self.squeeze = nn.Sequential(
-            conv(num_feat, num_feat // 16, 1),
-            nn.ReLU(inplace=True),
-            conv(num_feat // 16, num_feat, 1),
-            nn.Sigmoid(),
-        )
+        self.attention = ContrastAttention(num_feat, num_feat // 16)
         self.fuse = conv(num_feat, num_feat, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,21 +174,40 @@ class MultiDistillation(nn.Module):
             kept.append(out[:, : self.kept])
             rest = out[:, self.kept :]
         joined = torch.cat([*kept, self.last(rest)], 1)
-        # Contrast: the standard deviation joins the mean of the usual channel attention.
-        contrast = joined.std((2, 3), keepdim=True, correction=0)
-        weight = self.squeeze(joined.mean((2, 3), keepdim=True) + contrast)
-        return self.fuse(joined * weight) + x
+        return self.fuse(self.attention(joined)) + x
 
 
-class IMDN(nn.Module):
-    """IMDN (Hui et al., ACM MM 2019): six blocks, all of whose outputs are joined."""
+class FeatureDistillation(nn.Module):
+    """RFDN's block: 1 x 1 convolutions keep half of the channels, 3 x 3 ones with a skip go on."""
 
-    def __init__(self, num_feat: int = 64, num_block: int = 6, upscale: int = 4) -> None:
+    def __init__(self, num_feat: int) -> None:
+        super().__init__()
+        half = num_feat // 2
+        self.keep = nn.ModuleList(conv(num_feat, half, 1) for _ in range(3))
+        self.refine = nn.ModuleList(conv(num_feat, num_feat) for _ in range(3))
+        self.last = conv(num_feat, half)
+        self.fuse = conv(4 * half, num_feat, 1)
+        self.attention = ContrastAttention(num_feat, num_feat // 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep width, height and channels."""
+        kept = []
+        for keep, refine in zip(self.keep, self.refine, strict=True):
+            kept.append(F.leaky_relu(keep(x), 0.05))
+            x = F.leaky_relu(refine(x) + x, 0.05)
+        joined = torch.cat([*kept, F.leaky_relu(self.last(x), 0.05)], 1)
+        return self.attention(self.fuse(joined))
+
+
+class Joined(nn.Module):
+    """Blocks all of whose outputs are joined, then a long skip and one pixel shuffle."""
+
+    def __init__(self, blocks: list[nn.Module], num_feat: int, upscale: int) -> None:
         super().__init__()
         self.first = conv(3, num_feat)
-        self.blocks = nn.ModuleList(MultiDistillation(num_feat) for _ in range(num_block))
+        self.blocks = nn.ModuleList(blocks)
         self.join = nn.Sequential(
-            conv(num_block * num_feat, num_feat, 1),
+            conv(len(blocks) * num_feat, num_feat, 1),
             nn.LeakyReLU(0.05, inplace=True),
             conv(num_feat, num_feat),
         )
@@ -189,5 +220,29 @@ class IMDN(nn.Module):
         return self.upsample(self.join(torch.cat(outputs, 1)) + first)
 
 
-HERE: dict[str, type[nn.Module]] = {"FSRCNN": FSRCNN, "CARN-M": CARNM, "IMDN": IMDN}
+class IMDN(Joined):
+    """IMDN (Hui et al., ACM MM 2019)."""
+
+    def __init__(self, num_feat: int = 64, num_block: int = 6, upscale: int = 4) -> None:
+        blocks: list[nn.Module] = [MultiDistillation(num_feat) for _ in range(num_block)]
+        super().__init__(blocks, num_feat, upscale)
+
+
+class RFDN(Joined):
+    """RFDN (Liu et al., ECCV 2020 workshops), put together from the blocks of its repository.
+
+    Of what was tried this alone has as many parameters as RFDN is said to have.
+    """
+
+    def __init__(self, num_feat: int = 48, num_block: int = 6, upscale: int = 4) -> None:
+        blocks: list[nn.Module] = [FeatureDistillation(num_feat) for _ in range(num_block)]
+        super().__init__(blocks, num_feat, upscale)
+
+
+HERE: dict[str, type[nn.Module]] = {
+    "FSRCNN": FSRCNN,
+    "CARN-M": CARNM,
+    "IMDN": IMDN,
+    "RFDN": RFDN,
+}
 """By type."""

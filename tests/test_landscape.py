@@ -121,7 +121,11 @@ def test_what_is_timed_is_the_published_network(network: dict[str, Any], scale: 
     counted = 0 if network["name"] == "RCAN" else multiply_adds(built, *pixels)  # It takes seconds.
     if network["name"] == "FSRCNN":  # Its last layer is counted for pixels of the output.
         counted += 56 * 81 * (scale**2 - 1) * math.prod(pixels)
-    assert parameters == pytest.approx(figures["parameters"], abs=1000)
+    exact = {"IMDN": {2: 694_404, 3: 703_059, 4: 715_176}}.get(network["name"], {})
+    assert parameters == exact.get(scale, parameters)
+    # Published are thousands, but for what we counted ourselves.
+    unit = 1000 if figures["parameters"] % 1000 == 0 else 1
+    assert parameters == pytest.approx(figures["parameters"], abs=unit - 1)
     if counted:
         assert counted == pytest.approx(figures["multiply_adds"], rel=0.01)
 
@@ -131,7 +135,9 @@ def test_what_is_timed_is_the_published_network(network: dict[str, Any], scale: 
 def test_what_is_timed_enlarges_colours(name: str, scale: int) -> None:
     network = build_published({"type": name}, scale)
     with torch.inference_mode():
-        assert network(torch.rand(1, 3, 20, 24)).shape == (1, 3, 20 * scale, 24 * scale)
+        larger = network(torch.rand(1, 3, 20, 24))
+    assert larger.shape == (1, 3, 20 * scale, 24 * scale)
+    assert not torch.allclose(larger[:, 0], larger[:, 1], atol=1e-3)
 
 
 def test_a_missing_set_of_the_published_is_named(
@@ -171,8 +177,9 @@ def test_measured_and_cited_stand_side_by_side(
 
     assert (out / "landscape_x2.png").exists() and (out / "table_x2.md").exists()
 
+    scored = record["x2"]["scored"]
     for row in rows.values():
-        row["seconds"] = 99.0
+        row["seconds"] = row["seconds"] and 99.0
     (out / "landscape.json").write_text(json.dumps(record))
     (out.parent / "data").rename(out.parent / "elsewhere")  # Times need no images.
     run("--runs", "1", "--device", "cpu", "--time")
@@ -181,7 +188,9 @@ def test_measured_and_cited_stand_side_by_side(
     assert again.keys() == rows.keys()
     for name, row in again.items():
         assert row["scores"] == rows[name]["scores"]
+        assert (row["seconds"] is None) == (rows[name]["seconds"] is None)
         assert row["seconds"] is None or row["seconds"] < 99
+    assert record["x2"]["scored"] == scored
 
 
 def test_pictures_and_tables_are_made_of_the_record_alone(
@@ -210,6 +219,20 @@ def test_pictures_and_tables_are_made_of_the_record_alone(
     assert all(f"* {name}: " in text for name in NAMES)
 
 
+def test_scores_of_an_earlier_student_are_not_kept(landscape: ModuleType, tmp_path: Path) -> None:
+    scores = {name: {"psnr_y": 31.0, "ssim_y": 0.9} for name in landscape.SETS}
+    rows = [landscape.Row(name, "", 0, 0, scores) for name in ("bicubic", "mine-x4", "gone-x4")]
+    options = {**TINY, "upscale": 4}
+    student = tmp_path / "mine-x4.safetensors"
+    for psnr in (31.0, 31.2):
+        card = StudentCard(architecture=options, scale=4, scores={"Set5": {"psnr_y": psnr}})
+        save_student(student, build_network(options), card)
+        if psnr == 31.0:
+            assert landscape.kept_rows(rows, [student]) == rows[:2]
+    with pytest.raises(LsfdError, match="mine-x4 as it is now has not been scored"):
+        landscape.kept_rows(rows, [student])
+
+
 @pytest.mark.parametrize("damage", ["half", "older", "untimed", "rowless", "list"])
 def test_a_damaged_record_is_named(
     landscape: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
@@ -235,7 +258,9 @@ def test_a_damaged_record_is_named(
 def test_what_is_missing_is_named(run: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(LsfdError, match=r"there is no .*landscape\.json; leave out --draw"):
         run("--draw")
-    with pytest.raises(LsfdError, match="x2 have not all been scored; leave out --time"):
+    with pytest.raises(
+        LsfdError, match="mine-x2 as it is now has not been scored; leave out --time"
+    ):
         run("--time")
     with pytest.raises(LsfdError, match="no student of x3 comes with lsfd; there are: x2"):
         run("--scales", "3")

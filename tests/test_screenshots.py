@@ -1,4 +1,4 @@
-"""scripts/screenshots.py: both pictures, and what it says without a browser."""
+"""scripts/screenshots.py: its window, and what it says without a browser."""
 
 from __future__ import annotations
 
