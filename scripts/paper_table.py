@@ -115,7 +115,7 @@ def largest_difference(published: Mapping[str, Any]) -> str:
 def our_budget() -> str:
     """Say what our figures come from."""
     options, _ = read_options(OPTIONS)
-    about, _ = read_comparison(OURS)
+    about, results = read_comparison(OURS)
     records = read_records(
         OURS / "records" / f"{PLAIN}_seed{about['seeds'][0]}.jsonl", complete=True
     )
@@ -125,10 +125,15 @@ def our_budget() -> str:
     scores = ", ".join(
         f"{its['psnr_y']:.2f} on {name}" for name, its in sorted(card.scores.items())
     )
+    longer = "".join(
+        f" ({result.name}: {result.steps:,})"
+        for result in results
+        if result.steps not in (None, about["total_iter"])
+    )
     return (
         f"A smaller student ({size(about['network_g'])}) of a smaller teacher "
         f"({size(options['network_t'])}, trained by us: {scores}), other images ({images}), "
-        f"{about['total_iter']:,} steps of {about['batch']} patches of "
+        f"{about['total_iter']:,} steps{longer} of {about['batch']} patches of "
         f"{about['gt_size'] // about['scale']} LR pixels, x4 alone, {len(about['seeds'])} seeds, "
         f"{', '.join(about['trained_on'])}."
     )
