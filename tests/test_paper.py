@@ -311,7 +311,10 @@ class TestTable:
         text = paper_table.our_budget()
         for words in ("3x2, 32 channels", "4x4, 64 channels", "31.07 on Set5", "589 images"):
             assert words in text
-        assert "2,000 steps of 8 patches of 24 LR pixels, x4 alone, 3 seeds" in text
+        assert (
+            "2,000 steps (Plain_4000: 4,000) of 8 patches of 24 LR pixels, x4 alone, 3 seeds"
+            in text
+        )
 
     def test_papers_differ_by_what_the_page_says(
         self, paper_table: ModuleType, published: dict[str, Any]
