@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["FileLock", "Timeout", "acquired", "locked"]
+__all__ = ["FileLock", "Timeout", "acquired", "is_held", "locked"]
 
 LOGGER = logging.getLogger("lsfd")
 
@@ -49,6 +49,15 @@ def acquired(file: Path, timeout: float = -1) -> FileLock:
             "works there", file.parent, error.strerror or error,
         )  # fmt: skip
     return lock
+
+
+def is_held(file: Path) -> bool:
+    """Return whether the lock of a file that is there is held, or cannot be tried."""
+    try:
+        acquired(file, timeout=0).release()
+    except OSError:  # A Timeout, too.
+        return True
+    return False
 
 
 @contextmanager

@@ -19,13 +19,16 @@ from helpers import write_options
 from matplotlib.figure import Figure
 from scipy import stats
 
+from lsfd.atomic import write_text
 from lsfd.cli import main
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import read_image
+from lsfd.locks import locked
 from lsfd.reporting.comparison import MethodResult, comparison_table, gain, save_gains
 from lsfd.reporting.effort import save_times
 from lsfd.reporting.significance import advantage, advantage_table
 from lsfd.training import compared
+from lsfd.training.compare import Comparison
 from lsfd.training.compared import keep_comparison
 from lsfd.training.planned import plan_runs
 from lsfd.training.records import read_records
@@ -61,6 +64,19 @@ def test_every_method_with_every_seed(option_file: Path, tmp_path: Path) -> None
     assert len(caches) == 2 and None not in caches
     uncached = plan_runs(option_file, keep_teacher_results=False)
     assert {run.loaded.options.path.teacher_cache for run in uncached} == {None}
+
+
+def test_teacher_results_stay_while_a_run_of_other_methods_needs_them(option_file: Path) -> None:
+    comparison = Comparison(option_file, methods=["Mine"])
+    for run in comparison.runs:
+        write_text(run.folder.student, "finished")
+    kept = comparison.folder / "teacher_cache" / "seed1"
+    kept.mkdir(parents=True)
+    with locked(comparison.folder / ".Other_seed1.lock"):
+        comparison.forget_teacher_results(1)
+        assert kept.exists()
+    comparison.forget_teacher_results(1)
+    assert not kept.exists()
 
 
 def test_any_method_may_be_asked_for(option_file: Path) -> None:

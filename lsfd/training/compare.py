@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from lsfd.locks import is_held
 from lsfd.terminal import say
 from lsfd.training.compared import draw_comparison, keep_comparison
 from lsfd.training.jobs import train_all
@@ -97,9 +98,11 @@ class Comparison:
     def forget_teacher_results(self, seed: int) -> None:
         """Delete what the teachers gave to a seed's runs, if nobody is going to ask for it again.
 
-        It is large. Runs that are not finished may be in the hands of another process.
+        It is large. Runs that are not finished may be in the hands of another process, and so may
+        those of other methods than these.
         """
-        if all(run.seed != seed for run in self.unfinished):
+        asked_for = any(run.seed == seed for run in self.unfinished)
+        if not asked_for and not any(map(is_held, self.folder.glob(f".*_seed{seed}.lock"))):
             shutil.rmtree(self.folder / CACHE / f"seed{seed}", ignore_errors=True)
 
     def show(self) -> None:
