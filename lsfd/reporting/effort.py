@@ -48,7 +48,7 @@ def save_times(
         alone = sorted((x, y) for result, x, y in points if not result.is_taught)
         if alone:
             axes.plot(*zip(*alone, strict=True), "o-", color=ACCENT, label="without a teacher")
-            axes.legend(loc="upper left")
+            figure.legend(loc="outside lower left")  # Inside it may cover a point.
         taught = [(result.name, x, y) for result, x, y in points if result.is_taught]
         axes.plot([x for _, x, _ in taught], [y for *_, y in taught], "o", color=PALETTE[0])
         name_points(axes, [(result.name, x, y) for result, x, y in points])
