@@ -63,13 +63,13 @@ def test_a_row_trains_and_goes_on_where_it_was(option_file: Path, tmp_path: Path
 
 def test_all_students_count_for_how_far_a_run_has_come(option_file: Path, tmp_path: Path) -> None:
     run = PlannedRun("Output", 0, load_options(option_file))
-    assert (run.iteration(), run.iterations) == (0, 12)
+    assert (run.iterations_done(), run.iterations) == (0, 12)
     for name, done in (("tiny_generation1", 4), ("tiny_generation2", 3)):
         record = {"kind": "train", "iteration": done, "losses": {}}
         write_text(tmp_path / "experiments" / name / "metrics.jsonl", json.dumps(record) + "\n")
-    assert run.iteration() == 7
+    assert run.iterations_done() == 7
     write_text(run.folder.student, "finished")
-    assert run.iteration() == 12
+    assert run.iterations_done() == 12
 
 
 def test_one_generation_is_the_file_itself(run_options: Options, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def _start(run: PlannedRun, jobs: int) -> _Running | None:
 
 
 def _show(bar: Bar, runs: Iterable[PlannedRun], running: Sequence[_Running]) -> None:
-    bar.n = sum(run.iteration() for run in runs)
+    bar.n = sum(run.iterations_done() for run in runs)
     bar.set_postfix_str(", ".join(item.run.folder.root.name for item in running), refresh=True)
 
 

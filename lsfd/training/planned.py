@@ -69,7 +69,7 @@ class PlannedRun:
         """Return whether the finished student is there."""
         return self.folder.student.exists()
 
-    def iteration(self) -> int:
+    def iterations_done(self) -> int:
         """Return how far the training has come, as its records tell."""
         if self.is_finished():
             return self.iterations
