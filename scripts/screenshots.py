@@ -20,7 +20,7 @@ from threading import Thread
 
 from playwright.sync_api import FloatRect, Page, sync_playwright
 
-from lsfd.atomic import scratch_folder
+from lsfd.atomic import scratch_folder, write_bytes
 from lsfd.cli import exit_status
 from lsfd.errors import LsfdError
 from lsfd.evaluation.sets import find_set
@@ -62,7 +62,7 @@ def show_web_page(folder: Path, picture: Path) -> None:
         page.wait_for_selector("body[data-ready]")
         page.set_input_files("#file", small)
         page.wait_for_selector("body[data-state=done]")
-        page.screenshot(path=picture, type="jpeg", quality=88)
+        write_bytes(picture, page.screenshot(type="jpeg", quality=88))
         server.shutdown()
 
 
@@ -79,7 +79,8 @@ def show_report(run: Path, folder: Path, picture: Path) -> None:
             "x": box["x"] - MARGIN, "y": box["y"] - MARGIN,
             "width": box["width"] + 2 * MARGIN, "height": box["height"] + 2 * MARGIN,
         }  # fmt: skip
-        page.screenshot(path=picture, type="jpeg", quality=88, full_page=True, clip=around)
+        taken = page.screenshot(type="jpeg", quality=88, full_page=True, clip=around)
+    write_bytes(picture, taken)
 
 
 @contextmanager

@@ -19,9 +19,8 @@ from typing import Any
 from lsfd.atomic import write_text
 from lsfd.cli import exit_status
 from lsfd.reporting.comparison import Gain, MethodResult, count_seeds, gain, gain_text
-from lsfd.reporting.significance import fewer_seeds
 from lsfd.reporting.style import MUTED, PALETTE, saved_figure
-from lsfd.reporting.tables import Cell, markdown_table
+from lsfd.reporting.tables import Cell, fewer_seeds, markdown_table
 from lsfd.training.compare import Comparison
 from lsfd.training.compared import BASELINE, SUMMARY, keep_comparison, read_comparison
 

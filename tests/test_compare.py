@@ -350,14 +350,16 @@ def test_the_table_of_advantages_has_a_column_for_each_set() -> None:
     results = [with_images("Plain", 0, 0), with_images("Output", 0, 0.1)]
     scores = {result.name: result.images for result in results}
     for rival, other, mean in (("Plain", "Output", "+0.050"), ("Output", "Plain", "-0.050")):
-        header, _, *rows = (advantage_table(scores, rival) or "").splitlines()
+        header, _, *rows = (advantage_table(scores, rival, 3) or "").splitlines()
         assert [cell.strip() for cell in header.split("|")] == ["", f"over {rival}", "Set", ""]
         assert len(rows) == 1 and rows[0].startswith(f"| {other} ") and mean in rows[0]
     lacking = {**scores, "Short": {"Set": {seed: scores["Plain"]["Set"][seed] for seed in (0, 1)}}}
-    *_, complete, short, end = (advantage_table(lacking, "Plain") or "").split("\n")
+    *_, complete, short, end = (advantage_table(lacking, "Plain", 3) or "").split("\n")
     assert "(2 of 3 seeds)" in short and "seeds" not in complete and not end
-    assert advantage_table(scores, "Absent") is None
-    assert advantage_table({"Plain": {}, "Output": {}}, "Plain") is None
+    # A fourth seed, of which nobody has a score.
+    assert (advantage_table(scores, "Plain", 4) or "").count("(3 of 4 seeds)") == 1
+    assert advantage_table(scores, "Absent", 3) is None
+    assert advantage_table({"Plain": {}, "Output": {}}, "Plain", 3) is None
 
 
 def test_who_lacks_a_set_is_not_ranked_by_the_others(

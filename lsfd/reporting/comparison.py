@@ -11,9 +11,9 @@ import numpy as np
 from scipy import stats
 
 from lsfd.reporting.series import Points
-from lsfd.reporting.significance import ImageScores, fewer_seeds
+from lsfd.reporting.significance import ImageScores
 from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
-from lsfd.reporting.tables import Cell, markdown_table
+from lsfd.reporting.tables import Cell, fewer_seeds, markdown_table
 
 CONFIDENCE = 0.95
 

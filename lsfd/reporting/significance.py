@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from lsfd.reporting.tables import Cell, markdown_table
+from lsfd.reporting.tables import Cell, fewer_seeds, markdown_table
 
 CONFIDENCE = 0.95
 
@@ -100,7 +100,9 @@ def _half_width(differences: FloatArray) -> float | None:
     return float(quantile * math.sqrt(variance / differences.size))
 
 
-def advantage_table(scores: Mapping[str, Mapping[str, ImageScores]], other: str) -> str | None:
+def advantage_table(
+    scores: Mapping[str, Mapping[str, ImageScores]], other: str, seeds: int
+) -> str | None:
     """Return a Markdown table of how much better each method is than one of them.
 
     What rests on fewer seeds than others have says so.
@@ -108,12 +110,12 @@ def advantage_table(scores: Mapping[str, Mapping[str, ImageScores]], other: str)
     Args:
         scores: method -> set -> scores.
         other: the method that all are compared with.
+        seeds: how many the comparison has.
 
     Returns:
         None if nothing can be compared.
     """
     theirs = scores.get(other, {})
-    seeds = len({seed for its in scores.values() for by_seed in its.values() for seed in by_seed})
     rows: list[list[Cell]] = []
     for method, its in scores.items():
         if method != other:
@@ -126,8 +128,3 @@ def advantage_table(scores: Mapping[str, Mapping[str, ImageScores]], other: str)
 
 def _text(found: Advantage | None, seeds: int) -> str | None:
     return None if found is None else f"{found}{fewer_seeds(found.seeds, seeds)}"
-
-
-def fewer_seeds(there: int, seeds: int) -> str:
-    """Return what a table's cell says of its seeds: nothing where all are there."""
-    return "" if there == seeds else f" ({there} of {seeds} seeds)"

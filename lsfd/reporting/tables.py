@@ -56,6 +56,11 @@ def escape(text: str) -> str:
     return _MARKUP.sub(r"\\\g<0>", visible(" ".join(text.split())))
 
 
+def fewer_seeds(there: int, seeds: int) -> str:
+    """Return what a cell says of the seeds it rests on: nothing where all are there."""
+    return "" if there == seeds else f" ({there} of {seeds} seeds)"
+
+
 class _Column:
     def __init__(
         self,

@@ -23,7 +23,7 @@ from typing import Any
 from lsfd import provenance
 from lsfd.atomic import write_bytes, write_text
 from lsfd.errors import LsfdError
-from lsfd.reporting.comparison import MethodResult, comparison_table, save_gains
+from lsfd.reporting.comparison import MethodResult, comparison_table, count_seeds, save_gains
 from lsfd.reporting.effort import save_progress, save_times
 from lsfd.reporting.series import losses_of
 from lsfd.reporting.significance import advantage_table
@@ -128,7 +128,8 @@ def draw_comparison(folder: Path) -> str:
     baseline = BASELINE if BASELINE in names else names[0]
     table = comparison_table(results, baseline)
     images = {result.name: result.images for result in results}
-    found = [advantage_table(images, rival) for rival in dict.fromkeys((baseline, *RIVALS))]
+    seeds, rivals = count_seeds(results), dict.fromkeys((baseline, *RIVALS))
+    found = [advantage_table(images, rival, seeds) for rival in rivals]
     by_image = [each for each in found if each is not None]
     if by_image:
         table = "\n".join([table, f"{OVER_IMAGES}\n", *by_image])
