@@ -35,6 +35,9 @@ def test_tables_and_pictures_are_made_of_the_folder_alone(folder: Path) -> None:
     assert "gain (Set14)" in header and "minutes" in header
     assert "30.500 ± 0.707 / 0.8500" in plain
     assert "+0.200 ± 0.000" in mine and "| over Plain " in table
+    of_paper = (folder / "compare.tex").read_text().splitlines()
+    assert of_paper[0] == r"\begin{tabular}{l" + (header.count("|") - 2) * "r" + "}"
+    assert r"30.500 $\pm$ 0.707 / 0.8500" in of_paper[4] and r"+0.200 $\pm$ 0.000" in of_paper[6]
     assert [line.split("|")[-3].strip() for line in (plain, long)] == ["1.0", "2.0"]
     for picture in ("compare", "time", "progress"):
         assert read_image(folder / f"{picture}.png").std() > 5

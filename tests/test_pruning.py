@@ -129,5 +129,6 @@ def test_the_verb_writes_a_network_that_describes_itself(
     assert isinstance(network, SlimEDSR)
     assert card.seed == 5 and not card.scores and "50%" in (card.note or "")
     assert "block_widths: [4, 4, 4, 4], upsample_width: 4" in capsys.readouterr().out
+    assert main(["prune", "-w", "edsr-m-x2", "-o", str(tmp_path / "ready.safetensors")]) == 0
     assert main(["prune", "-w", str(result), "-o", str(tmp_path / "again.safetensors")]) == 2
     assert "only EDSR can be pruned" in capsys.readouterr().err

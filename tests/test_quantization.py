@@ -213,6 +213,7 @@ def test_the_verb_writes_a_network_that_describes_itself(
     network, card = read_student(result)
     assert isinstance(network, QuantizedEDSR) and card.architecture["bits"] == 6
     assert card.seed == 5 and "6 bits" in (card.note or "")
+    assert main([*command, "edsr-m-x2", "-o", str(tmp_path / "ready.safetensors")]) == 0
     assert main([*command, str(result), "-o", str(tmp_path / "again.safetensors")]) == 2
     assert "only EDSR can be quantised" in capsys.readouterr().err
 

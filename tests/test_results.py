@@ -30,8 +30,10 @@ def test_tables_are_those_of_their_files(readme: Path) -> None:
 @pytest.mark.parametrize("folder", tables.comparisons(), ids=lambda path: path.name)
 def test_a_comparison_is_what_its_records_say(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.md", "*.png"))
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*.md", "*.tex", "*.png"))
     assert draw_comparison(copy) == (folder / "compare.md").read_text(encoding="utf-8")
+    of_paper = (folder / "compare.tex").read_text(encoding="utf-8")
+    assert (copy / "compare.tex").read_text(encoding="utf-8") == of_paper
 
 
 def test_gains_over_sizes_are_what_the_records_say() -> None:

@@ -21,6 +21,7 @@ from lsfd.errors import LsfdError
 from lsfd.imaging.files import find_images, read_image
 from lsfd.networks.quantization import LearnedRange
 from lsfd.networks.quantized_edsr import QuantizedEDSR
+from lsfd.networks.ready import find_weights
 from lsfd.networks.student_file import load_any, save_student
 
 _SMALLEST = 1e-12  # A tensor of zeros has a range all the same.
@@ -63,7 +64,8 @@ def quantize_file(weights: Path, images: Path, bits: int, output: Path) -> str:
     """Quantise the EDSR in a file and write it.
 
     Args:
-        weights: a file that :func:`lsfd.networks.student_file.load_any` reads.
+        weights: a file that :func:`lsfd.networks.student_file.load_any` reads, or the name of a
+            ready student.
         images: folder of some such images as will be enlarged.
         bits: b.
         output: the quantised network's file.
@@ -74,10 +76,14 @@ def quantize_file(weights: Path, images: Path, bits: int, output: Path) -> str:
     Raises:
         LsfdError: the file holds no EDSR, there are no images, or a file cannot be read or written.
     """
+    weights = find_weights(weights)
     network, card = load_any(weights)
     if type(network) is not EDSR:
         name = type(network).__name__
-        raise LsfdError(f"{weights}: only EDSR can be quantised, and this is {name}")
+        raise LsfdError(
+            f"{weights}: only EDSR can be quantised, and this is {name}; lsfd export --int8 makes "
+            "integers of any network"
+        )
     crops = calibration_crops(images)
     quantized, options = quantize(network, card.architecture, bits, crops)
     note = f"{weights.name} quantised to {bits} bits, not fine-tuned"

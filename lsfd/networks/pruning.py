@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from lsfd.errors import LsfdError
+from lsfd.networks.ready import find_weights
 from lsfd.networks.slim_edsr import SlimEDSR, as_slim
 from lsfd.networks.student_file import load_any, save_student
 
@@ -133,7 +134,8 @@ def prune_file(weights: Path, amount: float, output: Path, *, uniform: bool = Fa
     """Prune the EDSR in a file and write what is left.
 
     Args:
-        weights: a file that :func:`lsfd.networks.student_file.load_any` reads.
+        weights: a file that :func:`lsfd.networks.student_file.load_any` reads, or the name of a
+            ready student.
         amount: share of the inner channels that go.
         output: the smaller network's file.
         uniform: whether every block loses the same share.
@@ -145,9 +147,14 @@ def prune_file(weights: Path, amount: float, output: Path, *, uniform: bool = Fa
         LsfdError: the file holds no EDSR, ``amount`` is no share, or a file cannot be read or
             written.
     """
+    weights = find_weights(weights)
     network, card = load_any(weights)
     if type(network) is not EDSR:
-        raise LsfdError(f"{weights}: only EDSR can be pruned, and this is {type(network).__name__}")
+        name = type(network).__name__
+        raise LsfdError(
+            f"{weights}: only EDSR can be pruned, and this is {name}; lsfd compress makes "
+            "a smaller network of an EDSR teacher"
+        )
     smaller, options = slim(mask_channels(network, amount, uniform=uniform), card.architecture)
     note = f"{weights.name} with {amount:.0%} of its inner channels pruned, not fine-tuned"
     update = {"architecture": options, "note": note, "scores": {}}

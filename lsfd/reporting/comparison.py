@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
+from lsfd.reporting.latex import latex_table
 from lsfd.reporting.series import Points
 from lsfd.reporting.significance import ImageScores
 from lsfd.reporting.style import ACCENT, MUTED, PALETTE, saved_figure
 from lsfd.reporting.tables import Cell, fewer_seeds, markdown_table
 
 CONFIDENCE = 0.95
+_DIGITS = {"s/step": 3, "minutes": 1, "memory (GiB)": 2}
 
 
 @dataclass(frozen=True)
@@ -99,23 +101,37 @@ def comparison_table(results: Sequence[MethodResult], baseline: str) -> str:
         results: one row each.
         baseline: name of the method that gains are measured against.
     """
+    columns = _columns(results, baseline)
+    names = [result.name for result in results]
+    rows = list(zip(names, *columns.values(), strict=True))
+    digits = {number: _DIGITS.get(head, 2) for number, head in enumerate(columns, 1)}
+    return markdown_table(["method", *columns], rows, digits=digits)
+
+
+def comparison_latex(results: Sequence[MethodResult], baseline: str) -> str:
+    """Return the table of :func:`comparison_table` for a paper, as a ``tabular``."""
+    names = [result.name for result in results]
+    return latex_table("method", names, _columns(results, baseline), _DIGITS)
+
+
+def _columns(results: Sequence[MethodResult], baseline: str) -> dict[str, list[Cell]]:
+    """Return the cells of the table behind the methods' names, by their heads."""
     reference = {result.name: result for result in results}.get(baseline)
     names = _sets(results)
     seeds = count_seeds(results)
-    header = ["method", *(text for name in names for text in (name, f"gain ({name})"))]
-    header += ["s/step", "minutes", "memory (GiB)"]
-    rows: list[list[Cell]] = []
-    for result in results:
-        row: list[Cell] = [result.name]
-        for name in names:
-            row.append(_scores_text(result, name, seeds))
-            row.append(None if reference is None else gain_text(result, reference, name, seeds))
-        whole = result.training_seconds
-        row += [result.seconds, None if whole is None else whole / 60]
-        row.append(None if result.memory is None else result.memory / 2**30)
-        rows.append(row)
-    last = len(header) - 1
-    return markdown_table(header, rows, digits={last - 2: 3, last - 1: 1, last: 2})
+    columns: dict[str, list[Cell]] = {}
+    for name in names:
+        columns[name] = [_scores_text(result, name, seeds) for result in results]
+        columns[f"gain ({name})"] = [
+            None if reference is None else gain_text(result, reference, name, seeds)
+            for result in results
+        ]
+    columns["s/step"] = [result.seconds for result in results]
+    whole = [result.training_seconds for result in results]
+    columns["minutes"] = [None if seconds is None else seconds / 60 for seconds in whole]
+    memory = [result.memory for result in results]
+    columns["memory (GiB)"] = [None if size is None else size / 2**30 for size in memory]
+    return columns
 
 
 def _sets(results: Sequence[MethodResult]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -13,9 +14,12 @@ _SPECIAL = str.maketrans(
     {
         "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
         "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
-        "[": "{[}", "*": "{*}",
+        "[": "{[}", "*": "{*}", "±": r"$\pm$",
     }
 )  # fmt: skip
+
+_MINUS = re.compile(r"(?<![^\s(])-(?=\d)")
+"""A hyphen before a number."""
 
 
 def latex_table(
@@ -71,9 +75,9 @@ def _text(cell: Cell, digits: int | None) -> str:
     if cell is None:
         return "--"
     if isinstance(cell, str):
-        return escape(cell)
+        return _MINUS.sub("$-$", escape(cell))
     if math.isinf(cell):
         return r"$\infty$"
     if digits is None:
         digits = 0 if isinstance(cell, int) else 2
-    return f"{cell:,.{digits}f}"
+    return _MINUS.sub("$-$", f"{cell:,.{digits}f}")

@@ -3,11 +3,12 @@
     compare.json            student, versions, hardware; of each method options, costs and scores
     records/LSFD_seed0.jsonl   each run's records
     compare.md              the tables
+    compare.tex             the first one, for a paper
     compare.png             gain over training without a teacher
     time.png                score against the time that the training takes
     progress.png            the reconstruction loss on the way, beside the baseline's
 
-The last four are made of options, costs and records alone, and can be made again without the runs.
+The last five are made of options, costs and records alone, and can be made again without the runs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from typing import Any
 from lsfd import provenance
 from lsfd.atomic import write_bytes, write_text
 from lsfd.errors import LsfdError
-from lsfd.reporting.comparison import MethodResult, comparison_table, count_seeds, save_gains
+from lsfd.reporting.comparison import (
+    MethodResult,
+    comparison_latex,
+    comparison_table,
+    count_seeds,
+    save_gains,
+)
 from lsfd.reporting.effort import save_progress, save_times
 from lsfd.reporting.series import losses_of
 from lsfd.reporting.significance import advantage_table
@@ -134,6 +141,7 @@ def draw_comparison(folder: Path) -> str:
     if by_image:
         table = "\n".join([table, f"{OVER_IMAGES}\n", *by_image])
     write_text(folder / "compare.md", table)
+    write_text(folder / "compare.tex", comparison_latex(results, baseline))
     title = f"PSNR-Y, x{about['scale']}, {about['total_iter']:,} iterations"
     save_gains(results, baseline, folder / "compare.png", title)
     save_times(results, baseline, folder / "time.png", f"PSNR-Y, x{about['scale']}")

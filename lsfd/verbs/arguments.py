@@ -53,7 +53,10 @@ def add_device_arguments(verb: argparse.ArgumentParser, precision: str) -> None:
 
 def add_file_arguments(verb: argparse.ArgumentParser, result: str) -> None:
     """Add a network to read and a file to write."""
-    verb.add_argument("-w", "--weights", type=Path, required=True, metavar="FILE")
+    verb.add_argument(
+        "-w", "--weights", type=Path, required=True, metavar="FILE",
+        help="network's file, or the name of a student that comes with lsfd",
+    )  # fmt: skip
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=result)
 
 
