@@ -233,6 +233,14 @@ def test_other_teachers_are_refused() -> None:
                              "out_channels": 3}), 2)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "options", [{"type": "CheapEDSR"}, {"type": "QuantizedEDSR"}], ids=lambda each: each["type"]
+)
+def test_relatives_of_edsr_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(LsfdError, match=f"the teacher is {options['type']}; only an EDSR can"):
+        Split(teacher(**options), 2)
+
+
 # Candidates
 
 
@@ -261,6 +269,24 @@ def test_training_brings_a_candidate_nearer_to_the_part() -> None:
         after = (module(lesson.given) - lesson.wanted).abs().mean()
         assert after < 0.9 * before
         assert len(steps) == RECIPE.iterations
+
+
+def test_gradients_too_small_for_half_precision_are_scaled() -> None:
+    class Faint(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, feature: Tensor) -> Tensor:
+            return 1e-4 * self.conv(feature)
+
+    given = torch.randn(8, 4, 24, 24)
+    lesson = Lesson(0, torch.empty(8, 3, 24, 24), given, given + 1)
+    module = Faint()
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    train_candidate(module, lesson, replace(RECIPE, dtype=torch.float16), lambda: None)
+    for old, new in zip(before, module.parameters(), strict=True):
+        assert not torch.equal(old, new)
 
 
 def train_all(

@@ -18,7 +18,7 @@ from torch import nn
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import read_image, write_image
 from lsfd.imaging.raster import Raster
-from lsfd.inference import engines
+from lsfd.inference import engines, memory
 from lsfd.inference.engines import AnyUpscaler, open_upscaler
 from lsfd.inference.folder import upscale_path
 from lsfd.inference.upscaler import Upscaler
@@ -131,6 +131,23 @@ def test_values_beyond_all_numbers_are_an_error(tmp_path: Path) -> None:
 
 
 # Memory
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_files_fill_of_a_container_can_be_had(tmp_path: Path, version: int) -> None:
+    prefix = "total_" if version == 1 else ""
+    folder = tmp_path / "memory" if version == 1 else tmp_path
+    names = ("memory.max", "memory.current")
+    if version == 1:
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    folder.mkdir(exist_ok=True)
+    for name, value in zip(names, (1000, 990), strict=True):
+        (folder / name).write_text(f"{value}\n")
+    stat = f"anon 240\n{prefix}active_file 300\n{prefix}inactive_file 450\n"
+    (folder / "memory.stat").write_text(stat)
+    assert memory._control_group(tmp_path) == 760
+    (folder / names[0]).write_text("max\n")
+    assert memory._control_group(tmp_path) is None
 
 
 def test_the_tile_follows_from_the_memory(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:

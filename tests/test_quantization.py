@@ -16,7 +16,7 @@ from lsfd.config.load import options_from_dict
 from lsfd.errors import LsfdError
 from lsfd.metrics.cost import multiply_adds
 from lsfd.networks.build import build_network
-from lsfd.networks.post_training import quantize
+from lsfd.networks.post_training import calibration_crops, quantize
 from lsfd.networks.quantization import LearnedRange, QuantizedConv2d, fake_quantize
 from lsfd.networks.quantized_edsr import QuantizedEDSR
 from lsfd.networks.stages import auto_taps
@@ -216,6 +216,11 @@ def test_the_verb_writes_a_network_that_describes_itself(
     assert main([*command, "edsr-m-x2", "-o", str(tmp_path / "ready.safetensors")]) == 0
     assert main([*command, str(result), "-o", str(tmp_path / "again.safetensors")]) == 2
     assert "only EDSR can be quantised" in capsys.readouterr().err
+
+
+def test_a_folder_without_images_ends_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LsfdError, match="there is no image in it"):
+        calibration_crops(tmp_path)
 
 
 # The trainer

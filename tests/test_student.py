@@ -175,6 +175,18 @@ def test_other_things_end_in_a_sentence(student: Student, image: Any, sentence: 
         student(image)
 
 
+def test_too_large_a_tensor_ends_in_a_sentence(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = load_student(file, device="cpu", engine="torch")
+
+    def fail(planes: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(student._upscaler, "planes", fail)
+    for image in (torch.rand(3, 4, 5), np.zeros((4, 5, 3), np.float32)):
+        with pytest.raises(LsfdError, match=r"not enough memory for an image of 5 x 4.*uint8"):
+            student(image)
+
+
 def test_mix_is_refused_where_there_is_none(file: Path) -> None:
     with pytest.raises(LsfdError, match="mix: this network, EDSR"):
         load_student(file, mix={"fidelity": 1.0})

@@ -425,6 +425,16 @@ def test_the_folder_says_what_it_is_for(options: Options, tmp_path: Path) -> Non
     assert meta["teacher"]["network"] == "EDSR" and meta["samples"]["seed"] == 3
 
 
+def test_the_output_of_a_slow_tail_is_kept_apart(options: Options, tmp_path: Path) -> None:
+    """A tail that is not run as one rounds otherwise."""
+    train(options(distillers=[{"type": "Output"}]))
+    assert "output.slow_tail.bin" not in files(tmp_path)
+    taps = ["upsample:input"]
+    _, calls = train(options(distillers=[{"type": "FitNet", "taps": taps}]))
+    assert calls == 12
+    assert {"output.bin", "output.slow_tail.bin"} < files(tmp_path).keys()
+
+
 def test_an_input_tap_has_a_usable_name(tmp_path: Path) -> None:
     cache = TeacherCache(tmp_path, {"teacher": {"network": "EDSR"}}, ["a/b.2:input"], 1)
     cache(batch(0), 0, lambda lq: (lq, {"a/b.2:input": lq}))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers import write_options
 
 from lsfd.config.load import options_from_dict
@@ -45,6 +46,13 @@ def test_what_a_failed_measurement_says_is_told(stand_in: Callable[[str], None])
     stand_in("import sys; sys.exit('the teacher is too large')")
     with pytest.raises(LsfdError, match=r"^options.yml: a step cannot be timed: the teacher is to"):
         step_cost(Path("options.yml"))
+
+
+def test_a_system_that_does_not_tell_memory_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # As on Windows.
+    assert timing._peak_memory(torch.device("cpu")) is None
+    assert timing.most_memory([StepCost(1, None), StepCost(1, None)]) is None
+    assert timing.most_memory([StepCost(1, 5), StepCost(1, 7)]) == 7
 
 
 def test_a_run_is_divided_where_something_begins_or_ends(run_options: Callable[..., Any]) -> None:

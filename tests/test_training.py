@@ -22,11 +22,14 @@ from lsfd.distillers import DISTILLERS, DistillationBatch, Distiller
 from lsfd.errors import LsfdError
 from lsfd.networks.build import build_network
 from lsfd.networks.student_file import read_student
+from lsfd.training import reporter
 from lsfd.training.checkpoint import checkpoints, load_checkpoint
 from lsfd.training.distributed import Processes
+from lsfd.training.folder import RunFolder
 from lsfd.training.model import LSFDModel, moving_average
 from lsfd.training.records import read_records
 from lsfd.training.run import Run
+from lsfd.training.tally import LossMeans
 
 Options = Callable[..., dict[str, Any]]
 
@@ -169,6 +172,64 @@ def test_going_back_drops_what_came_after(run_options: Options) -> None:
     again = train_here(going_back)
     assert [path.name for path in checkpoints(again.folder.states)] == ["8.state", "5.state"]
     assert again.folder.student.read_bytes() != final
+
+
+def test_a_checkpoint_of_another_run_leaves_the_run_of_that_name_alone(
+    run_options: Options,
+) -> None:
+    source = train_here(run_options(name="source"))
+    old = train_here(run_options(manual_seed=8))
+    student = old.folder.student.read_bytes()
+    named = {"resume_state": str(checkpoints(source.folder.states)[-1])}
+    begun = train_here(run_options(path=named))
+    (moved,) = old.folder.root.parent.glob("tiny_archived_*")
+    assert (moved / "tiny.safetensors").read_bytes() == student
+    assert begun.folder.root == old.folder.root
+    lines = begun.folder.records.read_text().splitlines()
+    assert sum('"kind": "run"' in line for line in lines) == 1
+
+
+def test_a_checkpoint_without_loss_scaling_goes_on_with_it(run_options: Options) -> None:
+    run = Run(options_from_dict(run_options()), Processes())
+    state = run.model.state_dict()
+    assert state["scaler"] == {}
+    run.model.scaler = torch.amp.GradScaler("cpu")
+    run.model.load_state_dict(state, Path("5.state"))
+    assert run.model.scaler.get_scale() == 2**16
+
+
+def test_seconds_a_step_leave_pauses_out(
+    run_options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second, what comes between a hundred."""
+    clock = 0.0
+    monkeypatch.setattr(reporter.time, "perf_counter", lambda: clock)
+    told = []
+    folder = RunFolder(Path(run_options()["path"]["experiments_root"]) / "tiny")
+    folder.create(resuming=False)
+    with reporter.Reporter(folder, "tiny", 60, 0, False) as report:
+        for iteration in range(1, 61):
+            clock += 1
+            if iteration % 10 == 0:
+                report.losses(iteration, {}, 1e-3, 0)
+            if iteration % 15 == 0:
+                clock += 100
+                report.restart_clock(iteration)
+    told = [record["seconds_per_iteration"] for record in read_records(folder.records)]
+    assert told == [1.0] * 6
+
+
+def test_a_loss_is_the_mean_of_the_steps_that_had_it() -> None:
+    means = LossMeans(torch.device("cpu"), Processes())
+    for step in range(10):
+        terms = {"pixel": torch.tensor(1.0)}
+        means.add(terms if step < 8 else {**terms, "late": torch.tensor(2.0)})
+    sums, counts = means.state()
+    assert means.take() == {"pixel": 1.0, "late": 2.0}
+    means.load_state([sums, counts])
+    assert means.take() == {"pixel": 1.0, "late": 2.0}
+    means.load_state([{"pixel": torch.tensor(10.0)}, 10])  # As an older version keeps it.
+    assert means.take() == {"pixel": 1.0}
 
 
 def test_a_network_argument_is_named_once(run_options: Options) -> None:

@@ -16,6 +16,7 @@ from lsfd.errors import LsfdError
 from lsfd.inference import upscaler as upscaler_module
 from lsfd.inference.device import autocast_dtype, pick_device
 from lsfd.inference.upscaler import Upscaler
+from lsfd.networks.opaque import OpaqueNetwork
 
 CPU = torch.device("cpu")
 # Head, two blocks of two, body tail, upsampler, and two pixels at x2 for the last: 8 convolutions.
@@ -46,6 +47,13 @@ def plain_forward(network: nn.Module, lq: NDArray[np.uint8]) -> NDArray[np.float
     with torch.no_grad():
         output = network.eval()(tensor)[0].permute(1, 2, 0).double().numpy()
     return np.clip(output * 255, 0, 255)
+
+
+def test_an_exported_network_is_on_the_cpu_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upscaler_module, "pick_device", lambda _: torch.device("cuda"))
+    assert Upscaler(OpaqueNetwork(1, 3, 1000), 2).device == CPU
 
 
 class Constant(nn.Module):

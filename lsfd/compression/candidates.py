@@ -204,6 +204,8 @@ def train_candidate(
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(weights, recipe.lr)
     device = lesson.given.device
+    # Gradients of a mean over a batch of features are too small for float16.
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.dtype is torch.float16)
     for step, picked in enumerate(_batches(len(lesson.given), recipe)):
         rate = recipe.lr * (1 + math.cos(math.pi * step / recipe.iterations)) / 2
         optimizer.param_groups[0]["lr"] = rate
@@ -212,8 +214,9 @@ def train_candidate(
             output = module(lesson.given[picked])
         loss = (output.float() - lesson.wanted[picked].float()).abs().mean()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         on_step()
 
 

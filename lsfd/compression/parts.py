@@ -289,7 +289,7 @@ class Split:
 
 def _options_of(teacher: nn.Module) -> dict[str, Any]:
     """Return the options of an EDSR."""
-    if not isinstance(teacher, EDSR):
+    if type(teacher) is not EDSR:  # Others inherit from it.
         raise LsfdError(
             f"the teacher is {type(teacher).__name__}; only an EDSR can be compressed block by "
             "block"

@@ -73,15 +73,24 @@ def _system() -> int | None:
     return int(values["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in values else None
 
 
-def _control_group() -> int | None:
-    """What a container may still take (cgroup 2, then 1); None without a limit."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+def _control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container may still take (cgroup 2, then 1); None without a limit.
+
+    Copies of files that the system keeps in memory count as used there, and make room when asked.
+    """
+    for limit, used, files in (
+        ("memory.max", "memory.current", ("active_file", "inactive_file")),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            ("total_active_file", "total_inactive_file"),
+        ),
     ):
-        folder = Path("/sys/fs/cgroup")
         try:
-            return max(int((folder / limit).read_text()) - int((folder / used).read_text()), 1)
+            free = int((root / limit).read_text()) - int((root / used).read_text())
+            lines = (root / used).with_name("memory.stat").read_text().splitlines()
         except (OSError, ValueError):  # Not there, or "max".
             continue
+        values = dict(line.split(" ", 1) for line in lines if " " in line)
+        return max(free + sum(int(values.get(name, 0)) for name in files), 1)
     return None

@@ -16,6 +16,7 @@ from torch import Tensor
 from lsfd.errors import LsfdError
 from lsfd.imaging.raster import Raster
 from lsfd.inference.engines import AnyUpscaler, open_upscaler
+from lsfd.inference.memory import noticing_scarcity
 from lsfd.networks.card import StudentCard
 
 Image = TypeVar("Image", NDArray[Any], PIL.Image.Image, Tensor)
@@ -153,8 +154,15 @@ class Student:
             raise LsfdError(f"a tensor holds floating point in 0..1, not {image.dtype}")
         if image.ndim == 3:
             return self._tensor(image[None])[0]
-        with self._turn, torch.no_grad():
+        scarce: list[str] = []
+        with self._turn, torch.no_grad(), noticing_scarcity(scarce):
             larger = self._upscaler.planes(image.to(self._upscaler.device, torch.float32))
+        if scarce:
+            raise LsfdError(
+                f"there is not enough memory for an image of {image.shape[-1]} x "
+                f"{image.shape[-2]} in one piece ({scarce[0]}); give it as uint8 or uint16 "
+                "(NumPy, PIL), which is cut into tiles"
+            )
         return larger.float().clamp(0, 1).to(image.device, image.dtype)
 
 

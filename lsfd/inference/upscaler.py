@@ -18,6 +18,7 @@ from lsfd.inference.footprint import bytes_per_pixel
 from lsfd.inference.memory import budget
 from lsfd.inference.planes import enlarge_planes, filled_up, self_ensemble, to_pixels, to_planes
 from lsfd.inference.tiled import TRANSPARENT, Progress, TiledUpscaler
+from lsfd.networks.opaque import OpaqueNetwork
 from lsfd.networks.reach import reach
 from lsfd.networks.trial import evaluating, size_multiple
 
@@ -74,6 +75,8 @@ class Upscaler(TiledUpscaler):
     ) -> None:
         super().__init__(scale, size_multiple(network), tile, tile_overlap)
         self.device = device if isinstance(device, torch.device) else pick_device(device)
+        if isinstance(network, OpaqueNetwork):
+            self.device = torch.device("cpu")  # Exported networks run there, in their own runtime.
         self.network = network.to(self.device)
         self._dtype = autocast_dtype(precision, self.device)
         self._deep_dtype = None if precision == "auto" else self._dtype

@@ -93,8 +93,14 @@ def quantize_file(weights: Path, images: Path, bits: int, output: Path) -> str:
 
 
 def calibration_crops(folder: Path) -> list[Tensor]:
-    """Return the centres of some images, evenly chosen among a folder's: 1 x 3 x h x w in 0..1."""
+    """Return the centres of some images, evenly chosen among a folder's: 1 x 3 x h x w in 0..1.
+
+    Raises:
+        LsfdError: there are none, or one cannot be read.
+    """
     files = find_images(folder)
+    if not files:
+        raise LsfdError(f"{folder}: there is no image in it; name a folder that has some")
     crops = []
     for path in files[:: -(-len(files) // _IMAGES)]:
         image = read_image(path)

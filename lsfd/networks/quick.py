@@ -67,6 +67,14 @@ class QuickResidualBlock(ResidualBlockNoBN):
         return x + self.conv2(self.relu(self.conv1(x)))
 
 
+def lie_in_tail(taps: Sequence[str]) -> bool:
+    """Whether features are wanted that a quick tail does not compute.
+
+    Without one a network's output differs in the last bits.
+    """
+    return any(tap.startswith(_TAIL) for tap in taps)
+
+
 def use_quick_modules(network: nn.Module, taps: Sequence[str] = ()) -> None:
     """Turn modules below a network into quick ones; names and weights stay the same.
 
@@ -79,8 +87,7 @@ def use_quick_modules(network: nn.Module, taps: Sequence[str] = ()) -> None:
             module.__class__ = QuickPixelShuffle
         elif type(module) is ResidualBlockNoBN and module.res_scale == 1:
             module.__class__ = QuickResidualBlock
-    tapped = any(tap.startswith(_TAIL) for tap in taps)
-    if type(network) in (EDSR, GatedEDSR, RCAN, SlimEDSR) and not tapped:
+    if type(network) in (EDSR, GatedEDSR, RCAN, SlimEDSR) and not lie_in_tail(taps):
         upsample, conv_last = network.upsample, network.conv_last
         assert isinstance(upsample, nn.Sequential) and isinstance(conv_last, nn.Conv2d)
         use_quick_tail(upsample, conv_last)

@@ -37,7 +37,7 @@ from lsfd.reporting.significance import advantage_table
 from lsfd.training.bar import Bar
 from lsfd.training.planned import TEACHERS, PlannedRun
 from lsfd.training.records import Record, read_records, strict
-from lsfd.training.timing import StepCost, step_cost
+from lsfd.training.timing import StepCost, most_memory, step_cost
 
 BASELINE = "Plain"
 RIVALS = (BASELINE, "Output", "LSFD")
@@ -225,7 +225,7 @@ def measure_costs(runs: Sequence[PlannedRun]) -> None:
     for index, run in enumerate(unknown):
         costs = measured[index :: len(unknown)]
         seconds = median(cost.seconds for cost in costs)
-        cost = StepCost(seconds, max(cost.memory for cost in costs))
+        cost = StepCost(seconds, most_memory(costs))
         write_text(run.folder.root / COST, json.dumps(asdict(cost)) + "\n")
 
 
@@ -234,7 +234,8 @@ def _cost_of(run: PlannedRun) -> StepCost:
     file = run.folder.root / COST
     try:
         cost = json.loads(file.read_text(encoding="utf-8"))
-        return StepCost(float(cost["seconds"]), int(cost["memory"]))
+        memory = cost["memory"]
+        return StepCost(float(cost["seconds"]), None if memory is None else int(memory))
     except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise LsfdError(f"{file} is damaged; delete it, and it is measured anew") from error
 

@@ -430,7 +430,8 @@ class LSFDModel(BaseModel):
             self.step.distillers.load_state_dict(state["distillers"])
             for optimizer, its in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(its)
-            self.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # Empty where the run began in another precision than fp16.
+                self.scaler.load_state_dict(state["scaler"])
             self.skipped.load_state(state["skipped"])
             if "log" in state:  # Of an older version; now each process has its own.
                 self.loss_means.load_state(state["log"])

@@ -142,9 +142,13 @@ class Reporter:
         for metric, value in scores.items():
             self._scalar(f"metrics/{name}/{metric}", value, iteration)
 
-    def restart_clock(self) -> None:
-        """Leave the time since the last report (a validation, say) out of the seconds a step."""
-        self._since = time.perf_counter()
+    def restart_clock(self, iteration: int) -> None:
+        """Count seconds a step from here on: what came before was a validation, say.
+
+        Args:
+            iteration: the last one that is done.
+        """
+        self._since, self._done = time.perf_counter(), iteration
 
     def curves(self) -> None:
         """Draw all records so far."""

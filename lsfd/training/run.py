@@ -268,7 +268,7 @@ class Run:
         for index, (name, scores) in enumerate(self.scores.items()):
             note = f" (best {self.best.value:.4f})" if index == 0 and self.best else ""
             reporter.scores(self.iteration, name, scores, found.images[name], note)
-        reporter.restart_clock()
+        reporter.restart_clock(self.iteration)
 
     def _save(self, reporter: Reporter | None) -> None:
         """Save all that a resume needs."""
@@ -302,7 +302,7 @@ class Run:
         }
         save_checkpoint(self.folder.states / f"{self.iteration}{SUFFIX}", state)
         remove_old(self.folder.states, self.options.logger.keep_checkpoints)
-        reporter.restart_clock()
+        reporter.restart_clock(self.iteration)
 
     def _save_students(self) -> None:
         """Write the finished student, and its peers."""
@@ -342,7 +342,9 @@ class Run:
 
     def _open_folder(self, source: Path | None) -> None:
         """Make or clean the run's folder; ``source`` is the checkpoint that it goes on from."""
-        moved = self.folder.create(resuming=source is not None)
+        # A checkpoint of another run begins a new one, whatever has the name so far.
+        of_this = source is not None and source.resolve().parent == self.folder.states.resolve()
+        moved = self.folder.create(resuming=of_this)
         stamp = time.strftime("%Y%m%d_%H%M%S")
         log_to(self.folder.root / f"train_{self.options.name}_{stamp}.log")
         if moved is not None:

@@ -22,34 +22,36 @@ class LossMeans:
         """Begin with none."""
         self._device, self._processes = device, processes
         self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self._steps: dict[str, int] = {}
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Add a step's losses without waiting for the device."""
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-        self._steps += 1
+            self._steps[name] = self._steps.get(name, 0) + 1
 
     def take(self) -> dict[str, float]:
-        """Return each loss, averaged over processes and steps, and begin anew."""
+        """Return each loss, averaged over processes and the steps that had it, and begin anew."""
         if not self._sums:
             return {}
-        values = torch.stack(list(self._sums.values())) / self._steps
+        values = torch.stack([value / self._steps[name] for name, value in self._sums.items()])
         if self._processes.distributed:
             distributed.all_reduce(values)
             values = values / self._processes.world_size
         means = dict(zip(self._sums, values.tolist(), strict=True))
-        self._sums, self._steps = {}, 0
+        self._sums, self._steps = {}, {}
         return means
 
     def state(self) -> list[Any]:
-        """Return this process's sums, and of how many steps they are."""
-        return [{name: value.cpu() for name, value in self._sums.items()}, self._steps]
+        """Return this process's sums, and of how many steps each is."""
+        return [{name: value.cpu() for name, value in self._sums.items()}, dict(self._steps)]
 
     def load_state(self, state: Sequence[Any]) -> None:
         """Put back what :meth:`state` returned."""
-        sums, self._steps = state
+        sums, steps = state
         self._sums = {name: value.to(self._device) for name, value in sums.items()}
+        # An older version has one number for all.
+        self._steps = dict.fromkeys(sums, steps) if isinstance(steps, int) else dict(steps)
 
 
 class SkippedSteps:

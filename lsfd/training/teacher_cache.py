@@ -4,7 +4,8 @@ Runs that compare methods give the same samples to the same teacher. The first r
 teacher makes of them, the others read it::
 
     ROOT/EDSR-1f0c.../meta.json         all that decides the results; the folder is named after it
-    ROOT/EDSR-1f0c.../output.bin        the teacher's outputs
+    ROOT/EDSR-1f0c.../output.bin        the teacher's outputs (output.slow_tail.bin where a tap
+                                        lies in the tail, which rounds otherwise then)
     ROOT/EDSR-1f0c.../tap.body.4.bin    its features at one tap; runs with other taps add files
 
 A record of such a file is a tensor's memory as it was computed, so that training goes on bit for
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 from lsfd.atomic import write_text
 from lsfd.config.options import Options
 from lsfd.errors import LsfdError
+from lsfd.networks.quick import lie_in_tail
 from lsfd.networks.trial import evaluating, trial_input
 from lsfd.provenance import processor
 from lsfd.training.assembly import Parts
@@ -157,7 +159,8 @@ class TeacherCache:
         self._taps = taps
         self._count = count
         # A module may have any name, and that of an input tap has a colon in it.
-        names = ["output", *(f"tap.{quote(tap, safe='')}" for tap in taps)]
+        output = "output.slow_tail" if lie_in_tail(taps) else "output"
+        names = [output, *(f"tap.{quote(tap, safe='')}" for tap in taps)]
         self._files = [Records(self.folder / f"{name}.bin") for name in names]
         self._is_prepared = False
 

@@ -9,11 +9,10 @@ it lasts; so does each student of ``train.generations``.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, starmap
 from pathlib import Path
@@ -42,11 +41,12 @@ class StepCost:
 
     Attributes:
         seconds: of one, the mean over the run's students and parts of the median over a few steps.
-        memory: most bytes that the process held, libraries included; on a GPU those of its memory.
+        memory: most bytes that the process held, libraries included; on a GPU those of its memory;
+            None on Windows.
     """
 
     seconds: float
-    memory: int
+    memory: int | None
 
 
 def step_cost(option_file: Path) -> StepCost:
@@ -75,7 +75,7 @@ def measure(option_file: Path) -> StepCost:
     loaded = load_options(option_file, ["path.teacher_cache=null"])
     with scratch_folder() as folder:
         costs = [_measured(each) for each in students_in_row(loaded, folder)]
-    return StepCost(fmean(cost.seconds for cost in costs), max(cost.memory for cost in costs))
+    return StepCost(fmean(cost.seconds for cost in costs), most_memory(costs))
 
 
 def students_in_row(loaded: LoadedOptions, folder: Path) -> list[LoadedOptions]:
@@ -134,9 +134,18 @@ def parts(options: Options, phases: Sequence[Phase]) -> list[range]:
     return list(starmap(range, pairwise(sorted({end, *(each for each in firsts if each < end)}))))
 
 
-def _peak_memory(device: torch.device) -> int:
+def most_memory(costs: Iterable[StepCost]) -> int | None:
+    """Return the largest of some peaks; None if they are unknown."""
+    return max((cost.memory for cost in costs if cost.memory is not None), default=None)
+
+
+def _peak_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows has none.
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB.
 
