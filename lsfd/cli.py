@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -35,6 +36,9 @@ def exit_status(name: str, work: Callable[[], int | None]) -> int:
     except LsfdError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except BrokenPipeError:  # Whoever read the output has enough of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # As if SIGPIPE had ended it.
     except OSError as error:
         remedy = remedy_for(error)
         if isinstance(error, FileNotFoundError) or remedy is None:

@@ -325,3 +325,27 @@ def test_a_script_ends_like_a_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err == "students: the disk has hiccups; wait\n"
     assert exit_status("students", lambda: None) == 0
     assert exit_status("students", lambda: 3) == 3
+
+
+@pytest.mark.parametrize("option", ["--scale 2", "--workers 1"])
+@pytest.mark.parametrize("source", ["--embedded -o out", "--download Set5 -o out", "--check out"])
+def test_prepare_refuses_what_it_would_not_heed(
+    source: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prepare", *source.split(), *option.split()]) == 2
+    assert "--scale and --workers go with -i" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_mistake() -> None:
+    """As in ``lsfd methods | head -1``."""
+    program = (
+        "import sys; from lsfd.cli import exit_status; "
+        "sys.exit(exit_status('lsfd', lambda: print('x' * 10**6, flush=True)))"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

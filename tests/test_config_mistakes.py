@@ -128,6 +128,26 @@ WRONG = {
         "val: {metrics: {psnr: {type: calculate_psnr, crop_border: 2}}}\npath:",
         "line 20, val.metrics.psnr.crop_border: scores shave as many pixels as the scale, 4,",
     ),
+    "no metric": (
+        "path:",
+        "val: {metrics: {}}\npath:",
+        "line 20, val.metrics: is empty",
+    ),
+    "a metric whose name is no number, though it looks like one": (
+        "path:",
+        "val: {metrics: {²: {type: calculate_psnr, crop_border: 2}}}\npath:",
+        "line 20, val.metrics.².crop_border: scores shave as many pixels",
+    ),
+    "two sets of one name": (
+        "name: Set14",
+        "name: Set5",
+        "line 10, datasets.val_2.name: 'Set5' is the name of datasets.val, too",
+    ),
+    "a seed that no generator takes": (
+        "scale: 4\n",
+        "scale: 4\nmanual_seed: 9223372036854775808\n",
+        "line 3, manual_seed: ",
+    ),
     "teachers and checkpoints": (
         ", second.pth",
         "",

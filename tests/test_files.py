@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from lsfd.errors import LsfdError
+from lsfd.imaging.claims import claims_too_much
 from lsfd.imaging.files import IMAGE_EXTENSIONS, find_images, read_image, write_image
+from lsfd.imaging.picture import read_picture
 
 
 @pytest.fixture
@@ -73,6 +75,62 @@ def test_damaged_files_are_named(
     with pytest.raises(LsfdError, match=r"broken\.png is not an image"):
         read_image(path)
     assert "WARN" not in capfd.readouterr().err
+
+
+def forged(tmp_path: Path, kind: str) -> Path:
+    """A small image of a kind, whose header claims 16,000 x 16,000 pixels."""
+    path = tmp_path / f"forged.{kind}"
+    Image.fromarray(np.full((16, 16, 3), 99, np.uint8)).save(path)
+    data = bytearray(path.read_bytes())
+    side = 16_000
+    if kind == "jpg":
+        place = data.index(b"\xff\xc0") + 5
+        data[place : place + 4] = 2 * side.to_bytes(2, "big")
+    elif kind == "gif":
+        data[6:10] = 2 * side.to_bytes(2, "little")
+    else:
+        data[18:26] = 2 * side.to_bytes(4, "little")
+        data[30:34] = (1).to_bytes(4, "little")  # Of runs: OpenCV wants whole files of others.
+        data[28:30] = (8).to_bytes(2, "little")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jpg", "gif", "bmp"])
+def test_a_header_is_not_believed_more_than_its_file_can_hold(tmp_path: Path, kind: str) -> None:
+    path = forged(tmp_path, kind)
+    data = path.read_bytes()
+    assert claims_too_much(data, len(data))
+    assert not claims_too_much(data, 2**28)
+    for read in (read_image, read_picture):
+        with pytest.raises(LsfdError, match="is not an image"):
+            read(path)
+
+
+def test_a_jpeg_that_holds_little_for_its_size_is_read(tmp_path: Path) -> None:
+    """One colour, and a profile and a comment in front of its size."""
+    path = tmp_path / "plain.jpg"
+    flat = Image.new("L", (4000, 3000), 99)
+    flat.save(path, quality=1, icc_profile=b"x" * 200_000, comment=b"\xff\xc0" * 9)
+    assert read_image(path).shape == (3000, 4000, 3)
+
+
+@pytest.mark.parametrize("magic", ["P2", "P3", "P5", "P6"])
+@pytest.mark.parametrize("white", [15, 200, 255, 1023, 65535])
+def test_white_may_be_any_number_in_a_ppm(tmp_path: Path, magic: str, white: int) -> None:
+    ramp = (np.arange(64) * white // 63).reshape(8, 8)
+    bands = 1 if magic in ("P2", "P5") else 3
+    values = np.repeat(ramp[:, :, None], bands, axis=2)
+    if magic in ("P2", "P3"):
+        body = " ".join(map(str, values.ravel())).encode() + b"\n"
+    else:
+        body = values.astype(">u2" if white > 255 else np.uint8).tobytes()
+    path = tmp_path / "ramp.ppm"
+    path.write_bytes(f"{magic}\n# 8 x 8\n8 8\n{white}\n".encode() + body)
+    np.testing.assert_allclose(read_image(path)[:, :, 0], ramp * 255 / white, atol=1)
+    pixels = read_picture(path).raster.read(0, 8, 0, 8)
+    top = 65535 if white > 255 else 255
+    np.testing.assert_allclose(pixels[:, :, 0], ramp * top / white, atol=1)
 
 
 def test_missing_folder_and_float_images_are_named(tmp_path: Path) -> None:

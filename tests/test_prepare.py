@@ -107,6 +107,17 @@ def test_a_second_run_makes_only_what_is_missing(source, out):
     assert kept.stat().st_mtime_ns == 2**62
 
 
+def test_a_size_is_read_from_the_header_however_large(tmp_path):
+    """Pillow, which refuses such images, has no say."""
+    path = tmp_path / "large.png"
+    write_image(path, np.zeros((3, 5, 3), np.uint8))
+    assert prepare._size(path) == (5, 3)
+    header = bytearray(path.read_bytes())
+    header[16:24] = (20_000).to_bytes(4, "big") + (14_000).to_bytes(4, "big")
+    path.write_bytes(header)
+    assert prepare._size(path) == (20_000, 14_000)
+
+
 def test_a_source_that_changed_is_made_again(source, out):
     prepare_pairs(source, out, workers=1)
     changed = picture(40, 40, 9)

@@ -139,6 +139,6 @@ def test_the_command_lists_and_describes(capsys: pytest.CaptureFixture[str]) -> 
     assert all(name in listed for name in NAMES)
     assert main(["students", NAMES[0]]) == 0
     told = capsys.readouterr().out
-    assert "limits" in told and "Set14 (PSNR-Y / SSIM-Y)" in told
+    assert "seed " in told and "limits" in told and "Set14 (PSNR-Y / SSIM-Y)" in told
     with pytest.raises(LsfdError, match=f"did you mean '{NAMES[0]}'"):
         describe(NAMES[0].replace("-", "", 1))

@@ -21,6 +21,7 @@ from filelock import FileLock
 from lsfd.cli import main
 from lsfd.data import pack
 from lsfd.data.pack import build_store, ensure_store, verify_store
+from lsfd.data.pairs import find_pairs
 from lsfd.data.store import open_store
 from lsfd.errors import LsfdError
 from lsfd.imaging.files import write_image
@@ -346,3 +347,10 @@ def test_what_a_killed_process_left_of_a_store_goes(photographs: Path, tmp_path:
         assert (tmp_path / ".store.new").exists()
     build_store(folder, [photographs], None, 2)
     assert {path.name for path in tmp_path.iterdir()} <= {"store", ".store.lock"}
+
+
+def test_two_lr_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    for file in ("hr/1.png", "lr/1.png", "lr/1.bmp"):
+        write_image(tmp_path / file, np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(LsfdError, match=r"1\.bmp and .*1\.png have the same name"):
+        find_pairs([tmp_path / "hr"], tmp_path / "lr", 1)

@@ -213,6 +213,13 @@ def test_a_card_that_claims_too_much_takes_no_memory(
     assert devices == ["meta"]
 
 
+def test_a_scale_that_few_weights_ask_for_takes_no_memory(path: Path, network: nn.Module) -> None:
+    save_student(path, network, CARD)
+    rewrite(path, architecture={**OPTIONS, "upscale": 256})
+    with pytest.raises(LsfdError, match=r"upscale: must be a whole number in 1\.\.16"):
+        read_student(path)
+
+
 @settings(max_examples=50, deadline=None)
 @given(text=st.one_of(st.text(), st.recursive(st.none() | st.integers(), st.lists).map(json.dumps)))
 def test_any_metadata_text_gives_a_card_or_an_error(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import warnings
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from lsfd.errors import LsfdError
 from lsfd.networks.build import build_network
 from lsfd.networks.weights import (
+    fit_weights,
     infer_architecture,
     load_fitting_weights,
     load_weights,
@@ -227,6 +229,17 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, state: dict[str
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(LsfdError, match=r"not finite.*conv_last\.bias"):
         load_weights(build_network(EDSR), tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bits_are_widened(dtype: torch.dtype) -> None:
+    network = torch.nn.Linear(2, 2)
+    state = {"weight": torch.full((2, 2), 0.5).to(dtype), "bias": torch.ones(2).to(dtype)}
+    fit_weights(network, state, "file")
+    assert network.weight.dtype == torch.float32 and bool((network.weight == 0.5).all())
+    state["bias"] = torch.full((2,), math.nan).to(dtype)
+    with pytest.raises(LsfdError, match="not finite"):
+        fit_weights(network, state, "file")
 
 
 def test_half_precision_is_widened(tmp_path: Path, state: dict[str, Tensor]) -> None:

@@ -110,6 +110,7 @@ WHOLE = BeforeValidator(_whole)
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0), WHOLE]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1), WHOLE]
 Count = Annotated[int, Field(ge=1), WHOLE]
 Texts = Annotated[
     list[Text], BeforeValidator(listed, json_schema_input_type=Text | list[Text] | None)

@@ -17,6 +17,7 @@ Problem = tuple[str, str]
 def problems(options: Options) -> Iterator[Problem]:
     """Yield every rule that ``options`` breaks, as key path and message."""
     yield from _size(options)
+    yield from _names(options.datasets.validation)
     yield from _degradations({"train": options.datasets.train, **options.datasets.validation})
     yield from _scales(options)
     yield from _teachers(options)
@@ -28,6 +29,7 @@ def problems(options: Options) -> Iterator[Problem]:
 
 def test_problems(options: TestOptions) -> Iterator[Problem]:
     """Yield every rule that the options of a test break."""
+    yield from _names(options.datasets.validation)
     yield from _degradations(options.datasets.validation)
     yield from _differing_scales({"network_g": options.network_g}, options.scale)
     yield from _borders(options)
@@ -37,6 +39,18 @@ def _size(options: Options) -> Iterator[Problem]:
     size = options.datasets.train.gt_size
     if size % options.scale:
         yield "datasets.train.gt_size", f"{size} is not a multiple of scale {options.scale}"
+
+
+def _names(sets: Mapping[str, ValidationSet]) -> Iterator[Problem]:
+    first: dict[str, str] = {}
+    for key, section in sets.items():
+        other = first.setdefault(section.name, key)
+        if other != key:
+            yield (
+                f"datasets.{key}.name",
+                f"'{section.name}' is the name of datasets.{other}, too, and scores and pictures "
+                "are kept by name; give another one",
+            )
 
 
 def _degradations(sets: Mapping[str, TrainSet | ValidationSet]) -> Iterator[Problem]:

@@ -77,7 +77,9 @@ class Loaded(Generic[AnyOptions]):
                 may be one that is missing.
             message: what is wrong with it and what to do.
         """
-        steps = [int(step) if step.isdigit() else step for step in key_path.split(".")]
+        steps = [
+            int(step) if step.isascii() and step.isdigit() else step for step in key_path.split(".")
+        ]
         return self._origin.error(real_path(self.raw, steps, absent=True), message)
 
     def to_yaml(self) -> str:

@@ -13,6 +13,7 @@ from lsfd.config.base import (
     FolderName,
     Natural,
     Section,
+    Seed,
     Text,
     Texts,
     listed,
@@ -111,7 +112,9 @@ class Validation(Section):
     """Whether the upscaled images are saved."""
     save_maps: bool = False
     """Whether pictures of where the methods look are saved, of the first image of each set."""
-    metrics: dict[Text, Metric] = Field(default={"psnr": Metric(type="calculate_psnr")})
+    metrics: Annotated[dict[Text, Metric], Field(min_length=1)] = Field(
+        default={"psnr": Metric(type="calculate_psnr")}
+    )
     """Scores by name; the first decides which checkpoint is the best."""
 
 
@@ -142,7 +145,7 @@ class Distributed(Section):
 class Compare(Section):
     """Runs of `lsfd compare`: every method with every seed."""
 
-    seeds: Annotated[list[Natural], Field(min_length=1)] = Field(default=[0, 1, 2])
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default=[0, 1, 2])
     """Each takes the place of manual_seed."""
     methods: Annotated[dict[FolderName, Text | dict[str, Any]], Field(min_length=1)]
     """By name: a method's option file, of which distillers and networks count, or changes."""
@@ -159,7 +162,7 @@ class Options(Section):
     """Upscaling factor, 1 to 8."""
     num_gpu: Literal["auto"] | Natural = "auto"
     """Number of GPUs; auto: all there are; 0: CPU."""
-    manual_seed: Natural = 0
+    manual_seed: Seed = 0
     """Seed of every random number of the run."""
     datasets: Datasets
     """What to train and validate on."""

@@ -50,7 +50,7 @@ def real_path(data: Any, location: Sequence[int | str], *, absent: bool) -> KeyP
             if key not in data and not (absent and last):
                 continue
             data = data.get(key)
-        elif isinstance(data, list) and key.isdigit():
+        elif isinstance(data, list) and key.isascii() and key.isdigit():
             data = data[int(key)] if int(key) < len(data) else None
         else:
             continue

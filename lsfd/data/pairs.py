@@ -75,8 +75,8 @@ def find_pairs(
         degradation: of LR images that are made.
 
     Raises:
-        LsfdError: a folder is missing, there is no HR image, an HR image has no LR image, or
-            two of them have the same one.
+        LsfdError: a folder is missing, there is no HR image, an HR image has no LR image, two
+            of them have the same one, or two LR images have one name.
     """
     lq_files = _by_stem(lq_root) if lq_root else {}
     gt_of_lq: dict[Path, Path] = {}
@@ -108,4 +108,9 @@ def find_pairs(
 
 def _by_stem(root: Path) -> dict[str, Path]:
     """Map the relative name without extension to the file, for all images below ``root``."""
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in find_images(root)}
+    files: dict[str, Path] = {}
+    for path in find_images(root):
+        other = files.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
+        if other != path:
+            raise LsfdError(f"{other} and {path} have the same name; remove or rename one")
+    return files

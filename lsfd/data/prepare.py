@@ -20,7 +20,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
 from tqdm import tqdm
 
 from lsfd.atomic import remove_leftovers
@@ -269,6 +268,7 @@ def _is_done(job: _Job) -> bool:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image from its header, without decoding it."""
-    with Image.open(path) as image:
-        return image.size
+    """Return width and height of a PNG from its header, without decoding it."""
+    with path.open("rb") as file:
+        header = file.read(24)
+    return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")

@@ -5,7 +5,6 @@ The only place where OpenCV's BGR order is met: every image that leaves or enter
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from lsfd.atomic import write_bytes
 from lsfd.errors import LsfdError, nearest
-from lsfd.imaging.claims import claims_too_much
+from lsfd.imaging.claims import JPEG_MARKER, claims_too_much
+from lsfd.imaging.pnm import full_range
 
 # OpenCV writes lines of its own about each damaged file; read_image says it in one sentence.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -28,9 +28,6 @@ _BEGINNINGS = (
 )  # fmt: skip
 """Of files of these formats; OpenCV would read others, too, whatever the name says."""
 
-
-_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
-"""Begins a part of a JPEG; those left out stand for bytes and restarts within a scan."""
 
 _JPEG_END = 0xD9
 
@@ -64,6 +61,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         image = None
     if image is None:
         raise LsfdError(f"{path} is not an image that can be read: damaged, or of another format")
+    image = full_range(image, data)
     if image.dtype == np.uint16:
         image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if image.dtype != np.uint8:
@@ -81,7 +79,7 @@ def _is_cut_jpeg(data: bytes) -> bool:
     if not data.startswith(b"\xff\xd8"):
         return False
     place = 2
-    while found := _JPEG_MARKER.search(data, place):
+    while found := JPEG_MARKER.search(data, place):
         place = found.end()
         if data[place - 1] == _JPEG_END:  # Cameras put films and depth maps behind it.
             return False

@@ -13,6 +13,7 @@ import pyvips
 from lsfd.errors import LsfdError
 from lsfd.imaging.claims import HEADER_BYTES, claims_too_much
 from lsfd.imaging.files import IMAGE_EXTENSIONS
+from lsfd.imaging.pnm import full_range
 from lsfd.imaging.raster import Raster
 
 PICTURE_EXTENSIONS = (*IMAGE_EXTENSIONS, ".gif", ".jfif", ".jpe")
@@ -84,13 +85,14 @@ def _reason(error: pyvips.Error) -> str:
 
 
 def _read_by_opencv(path: Path) -> Raster:
-    data = np.frombuffer(path.read_bytes(), np.uint8)
+    data = path.read_bytes()
     try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
         pixels = None
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise LsfdError(f"{path} is not an image that can be read: damaged, or of another format")
+    pixels = full_range(pixels, data)
     if pixels.ndim == 2:
         return Raster.from_array(pixels[:, :, None])
     # The fourth byte of most BMP files means nothing; where it is alpha, something can be seen.

@@ -37,7 +37,11 @@ _COUNTS_OR_NOTHING = frozenset({"upsample_width"})
 _SWITCHES = frozenset({"with_idt"})
 _WORDS = frozenset({"act_type"})
 _LARGEST_COUNT = 4096
-_LARGEST_COUNTS = {"num_atoms": 1 << 20}  # Dictionaries grow far beyond a network's widths.
+_LARGEST_COUNTS = {
+    "num_atoms": 1 << 20,  # Dictionaries grow far beyond a network's widths,
+    "scale": 16,  # and few weights may ask for very large images.
+    "upscale": 16,
+}
 _MOST_BLOCKS = 1024
 _DEPTHS = ("num_group", "num_block", "num_conv")  # Multiplied with each other.
 

@@ -79,10 +79,11 @@ def describe(name: str) -> str:
         raise LsfdError(f"'{name}' is no student that comes with lsfd{nearest(name, students)}")
     student = ReadyStudent.read(name, students[name])
     card = student.card
+    own = card.model_dump(exclude={"scores"})
     fields = {
         "file": str(students[name]),
         "parameters": f"{student.parameters:,}",
-        **{key: value for key, value in card.model_dump(exclude={"scores"}).items() if value},
+        **{key: value for key, value in own.items() if value not in (None, {})},
         **{f"{each} (PSNR-Y / SSIM-Y)": _scores(card, each) for each in _sets([card])},
     }
     width = max(map(len, fields))

@@ -119,10 +119,17 @@ def load_fitting_weights(network: nn.Module, path: Path, key: str | None = None)
 def fit_weights(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Load a state dict strictly, as :func:`load_weights` does; ``source`` is for messages."""
     check_fit(network, state, source)
-    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    broken = [name for name, value in state.items() if not is_finite(value)]
     if broken:
         raise LsfdError(f"{source}: {_listing('not finite (NaN or infinite)', broken)}")
     network.load_state_dict(state)
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether a tensor of any number format holds neither NaN nor infinity."""
+    # torch cannot tell of all formats of 8 bits.
+    checked = value.float() if value.is_floating_point() and value.itemsize == 1 else value
+    return bool(torch.isfinite(checked).all())
 
 
 def check_fit(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

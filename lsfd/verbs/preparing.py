@@ -38,7 +38,7 @@ def add_prepare(verbs: Verbs) -> None:
         "fingerprint",
     )
     verb.add_argument("-o", "--output", type=Path, metavar="OUT", help="needed but for --check")
-    verb.add_argument("--scale", type=int, nargs="+", choices=SCALES, default=[4])
+    verb.add_argument("--scale", type=int, nargs="+", choices=SCALES, help="default: 4")
     degradation = verb.add_argument_group(
         "degradation", "what happens to the low-resolution images of -i beside the bicubic"
     )
@@ -58,6 +58,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
     degrades = any(value is not None for value in strengths.values())
     if degrades and arguments.input is None:
         raise LsfdError("--blur, --noise and --jpeg go with -i, the images that are degraded")
+    of_pairs = arguments.scale is not None or arguments.workers is not None
+    if of_pairs and arguments.input is None:
+        raise LsfdError("--scale and --workers go with -i, the images that pairs are made of")
     if arguments.check:
         return _check(arguments.check)
     if arguments.output is None:
@@ -79,7 +82,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     report = prepare_pairs(
         arguments.input,
         arguments.output,
-        arguments.scale,
+        arguments.scale or [4],
         workers=arguments.workers,
         degradation=Degradation(**strengths) if degrades else None,
     )
