@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 
@@ -36,7 +37,10 @@ def exit_status(name: str, work: Callable[[], int | None]) -> int:
     except LsfdError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return USAGE_ERROR
-    except BrokenPipeError:  # Whoever read the output has enough of it.
+    except BrokenPipeError:
+        if not _has_lost_its_reader(sys.stdout.fileno()):
+            raise
+        # Whoever read the output has enough of it, as in "| head": Python may flush what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13  # As if SIGPIPE had ended it.
     except OSError as error:
@@ -48,6 +52,15 @@ def exit_status(name: str, work: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
+
+
+def _has_lost_its_reader(file: int) -> bool:
+    """Whether a file descriptor is a pipe that nobody reads any more; unknown on Windows."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(file, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _parser() -> argparse.ArgumentParser:

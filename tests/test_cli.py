@@ -349,3 +349,11 @@ def test_a_reader_that_has_enough_is_no_mistake() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_another_pipe_that_broke_is_not_hidden() -> None:
+    def work() -> int:
+        raise BrokenPipeError(errno.EPIPE, "of a worker")
+
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        exit_status("lsfd", work)
