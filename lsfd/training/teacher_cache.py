@@ -45,7 +45,7 @@ from lsfd.training.assembly import Parts
 Result: TypeAlias = tuple[Tensor, dict[str, Tensor]]
 """A teacher's output and its features by tap name."""
 
-VERSION = 2
+VERSION = 3
 """To be raised when records or taps change their meaning."""
 PURPOSE = (
     "Results of a frozen teacher on training samples, kept by lsfd (path.teacher_cache) so that "
